@@ -1,0 +1,272 @@
+"""``Plan`` -> ``Program``: every step becomes one matrix product or one elementwise product on views of contiguous memory; no tensors.
+
+The order of the axes of every intermediate result is chosen so that the step that reads it can view it as a matrix: first every
+result is asked, from the last step to the first, for the orders that its reader would like; then every step, from the first to
+the last, takes the best order that it can produce without copying. Copies are inserted only where that fails.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from tensornet.network import Labels
+from tensornet.plan import Plan
+
+_MOST_ORDERS = 8  # orders that are considered for a result
+
+Sizes = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation on tensors in slots; slots hold the operands first, then the results of the operations, all contiguous.
+
+    Attributes:
+        kind: ``"product"``: a (batched) matrix product of the two views. ``"multiply"``: the elementwise product of the two strided
+            views, which broadcast. ``"copy"``: a contiguous copy of the left strided view.
+        left: Slot of the left tensor.
+        right: Slot of the right one (for a copy, the left one again).
+        left_view: Shape in which the left tensor is read. For a product ``(m, k)`` or ``(k, m)``, with a batch axis in front or not.
+        right_view: Likewise for the right tensor: ``(k, n)`` or ``(n, k)``.
+        left_strides: Strides of the left view (multiply, copy).
+        right_strides: Strides of the right view (multiply).
+        left_flipped: The left view's last two axes are exchanged (product).
+        right_flipped: Likewise for the right view.
+        result: Shape of the result.
+    """
+
+    kind: Literal["product", "multiply", "copy"]
+    left: int
+    right: int
+    result: Sizes
+    left_view: Sizes
+    right_view: Sizes = ()
+    left_strides: Sizes = ()
+    right_strides: Sizes = ()
+    left_flipped: bool = False
+    right_flipped: bool = False
+
+    @cached_property
+    def entries(self) -> int:
+        """Number of entries of the result."""
+        return math.prod(self.result)
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """Operations that execute a plan (or one slice of it) on tensors.
+
+    Attributes:
+        operand_count: Number of operands.
+        operations: What is done, in order.
+        last_use: For every operation, the slots of intermediate results that are not read again after it.
+        stored: Sizes of the axes of the result as it is stored.
+        permutation: Permutation that brings the stored axes into the asked order; empty when they are.
+        output_sizes: Sizes of the result in the asked order.
+    """
+
+    operand_count: int
+    operations: tuple[Operation, ...]
+    last_use: tuple[tuple[int, ...], ...]
+    stored: Sizes
+    permutation: tuple[int, ...]
+    output_sizes: Sizes
+
+
+def lower(plan: Plan, sizes: Mapping[int, int] | None = None) -> Program:
+    """Makes the program of a plan.
+
+    Args:
+        plan: The plan.
+        sizes: Sizes of the labels, where they are not those of the plan's network (for a slice).
+
+    Example:
+        >>> from tensornet import ModeTree, make_plan, make_shape
+        >>> program = lower(make_plan(make_shape(ModeTree.star(2), 4, 5)))
+        >>> [operation.kind for operation in program.operations]
+        ['multiply', 'product']
+    """
+    return _Lowering(plan, sizes or plan.network.sizes).run()
+
+
+class _Lowering:
+    def __init__(self, plan: Plan, sizes: Mapping[int, int]) -> None:
+        self.plan = plan
+        self.sizes = sizes
+        self.operands = plan.network.operands
+        self.orders: list[Labels] = list(self.operands)  # actual order of the axes of every slot
+        self.slots = list(range(len(self.operands)))  # tensor id of the plan -> slot
+        self.operations: list[Operation] = []
+
+    def run(self) -> Program:
+        wishes = self._wishes()
+        for place, step in enumerate(self.plan.steps):
+            left, right = self.slots[step.left], self.slots[step.right]
+            _, _, result = step.labels
+            wish = wishes[place] or [tuple(result)]
+            kept = set(result)
+            if any(label not in kept for label in step.labels[0]):
+                self._product(left, right, kept, wish)
+            else:
+                self._multiply(left, right, wish)
+            self.slots.append(len(self.orders) - 1)
+        stored = self.orders[self.slots[-1]]
+        output = self.plan.network.output
+        permutation = tuple(stored.index(label) for label in output)
+        return Program(
+            len(self.operands),
+            tuple(self.operations),
+            self._last_use(),
+            self._shape(stored),
+            () if permutation == tuple(range(len(output))) else permutation,
+            self._shape(output),
+        )
+
+    def _wishes(self) -> list[list[Labels]]:
+        """For every step, orders of its result's axes that would serve its reader, the best first."""
+        count = len(self.operands)
+        wishes: list[list[Labels]] = [[] for _ in self.plan.steps]
+        if wishes:
+            wishes[-1] = [self.plan.network.output]
+        for place in reversed(range(len(self.plan.steps))):
+            step = self.plan.steps[place]
+            kept = set(step.labels[2])
+            shared = [label for label in step.labels[0] if label in set(step.labels[1])]
+            summed = tuple(label for label in shared if label not in kept)
+            batch = tuple(label for label in shared if label in kept)
+            for side, tensor in enumerate((step.left, step.right)):
+                if tensor < count:
+                    continue
+                own = set(step.labels[side])
+                orders: dict[Labels, None] = {}
+                for wish in wishes[place] or [step.labels[2]]:
+                    free = tuple(label for label in wish if label in own and label not in batch)
+                    if not summed:
+                        orders[tuple(label for label in wish if label in own)] = None
+                        continue
+                    orders[batch + free + summed] = None
+                    orders[batch + summed + free] = None
+                wishes[tensor - count] = list(itertools.islice(orders, _MOST_ORDERS))
+        return wishes
+
+    def _product(self, left: int, right: int, kept: set[int], wish: list[Labels]) -> None:
+        """A matrix product, in the order of its two factors that serves the reader of its result best."""
+        first, second = self.orders[left], self.orders[right]
+        shared = set(first) & set(second)
+        summed = tuple(label for label in first if label in shared and label not in kept)
+        batch = tuple(label for label in first if label in shared and label in kept)
+        frees = [tuple(label for label in order if label not in shared) for order in (first, second)]
+        options = [batch + frees[0] + frees[1], batch + frees[1] + frees[0]]
+        swap = _closeness(options[1], wish) < _closeness(options[0], wish)
+        if swap:
+            left, right = right, left
+            frees.reverse()
+        left, left_flipped = self._as_matrix(left, batch, summed, frees[0], rows_first=True)
+        right, right_flipped = self._as_matrix(right, batch, summed, frees[1], rows_first=False)
+        b, k = self._count(batch), self._count(summed)
+        m, n = (self._count(free) for free in frees)
+        front = (b,) if batch else ()
+        self._append(
+            Operation(
+                "product",
+                left,
+                right,
+                (*front, m, n),
+                (*front, k, m) if left_flipped else (*front, m, k),
+                (*front, n, k) if right_flipped else (*front, k, n),
+                left_flipped=left_flipped,
+                right_flipped=right_flipped,
+            ),
+            batch + frees[0] + frees[1],
+        )
+
+    def _as_matrix(self, slot: int, batch: Labels, summed: Labels, free: Labels, *, rows_first: bool) -> tuple[int, bool]:
+        """The slot in which a factor can be viewed as a (batched) matrix, and whether that matrix is transposed."""
+        straight, turned = (free + summed, summed + free) if rows_first else (summed + free, free + summed)
+        if self.orders[slot] == batch + straight:
+            return slot, False
+        if self.orders[slot] == batch + turned:
+            return slot, True
+        return self._copy(slot, batch + straight), False
+
+    def _copy(self, slot: int, order: Labels) -> int:
+        strides = self._strides(self.orders[slot])
+        self._append(Operation("copy", slot, slot, self._shape(order), self._shape(order), left_strides=strides(order)), order)
+        return len(self.orders) - 1
+
+    def _multiply(self, left: int, right: int, wish: list[Labels]) -> None:
+        """An elementwise product; any order of the result is possible, and the larger factor's last axis had better stay last."""
+        if self._count(self.orders[left]) < self._count(self.orders[right]):
+            left, right = right, left
+        first, second = self.orders[left], self.orders[right]
+        order = min(wish, key=lambda labels: (labels[-1:] != first[-1:], labels[-1:] != second[-1:], wish.index(labels)))
+        blocks = _blocks(order, first, second)
+        views = []
+        for own in (first, second):
+            strides = self._strides(own)
+            views.append(tuple(self._count(block) if block[0] in own else 1 for block in blocks))
+            views.append(tuple(strides(block[-1:])[0] if block[0] in own else 0 for block in blocks))
+        shape = tuple(self._count(block) for block in blocks)
+        self._append(Operation("multiply", left, right, shape, views[0], views[2], views[1], views[3]), order)
+
+    def _strides(self, own: Labels) -> Callable[[Labels], Sizes]:
+        """Strides of a contiguous tensor with axes ``own``, as a function of the labels asked for."""
+        strides: dict[int, int] = {}
+        stride = 1
+        for label in reversed(own):
+            strides[label] = stride
+            stride *= self.sizes[label]
+        return lambda labels: tuple(strides[label] for label in labels)
+
+    def _append(self, operation: Operation, order: Labels) -> None:
+        self.operations.append(operation)
+        self.orders.append(order)
+
+    def _last_use(self) -> tuple[tuple[int, ...], ...]:
+        last: dict[int, int] = {}
+        for place, operation in enumerate(self.operations):
+            for slot in (operation.left, operation.right):
+                if slot >= len(self.operands):
+                    last[slot] = place
+        dead: list[list[int]] = [[] for _ in self.operations]
+        for slot, place in last.items():
+            dead[place].append(slot)
+        return tuple(map(tuple, dead))
+
+    def _shape(self, labels: Iterable[int]) -> Sizes:
+        return tuple(self.sizes[label] for label in labels)
+
+    def _count(self, labels: Iterable[int]) -> int:
+        return math.prod(self.sizes[label] for label in labels)
+
+
+def _closeness(order: Labels, wishes: Sequence[Labels]) -> tuple[int, int]:
+    """How far an order is from what its reader wants: place among the wishes; else whether the axes at its ends are as wished."""
+    if order in wishes:
+        return 0, wishes.index(order)
+    ends = sum(order[:1] != wish[:1] and order[-1:] != wish[-1:] for wish in wishes)
+    return 1 + ends, 0
+
+
+def _blocks(order: Labels, first: Labels, second: Labels) -> list[Labels]:
+    """Runs of axes that lie side by side in both factors or in the one that has them, and can be handled as one axis."""
+    blocks: list[Labels] = []
+    for label in order:
+        last = blocks[-1][-1] if blocks else None
+        if last is not None and all(_adjacent(last, label, own) for own in (first, second)):
+            blocks[-1] += (label,)
+        else:
+            blocks.append((label,))
+    return blocks
+
+
+def _adjacent(label: int, following: int, own: Labels) -> bool:
+    """Whether neither is an axis of ``own``, or both are and the second directly follows the first."""
+    if label in own and following in own:
+        return own.index(following) == own.index(label) + 1
+    return label not in own and following not in own
