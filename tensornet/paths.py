@@ -27,7 +27,7 @@ def along_tree(network: Network, tree: ModeTree, centre: int) -> SSAPath:
         >>> from tensornet.network import make_network
         >>> tree = ModeTree.star(2)
         >>> along_tree(make_network(make_shape(tree, 4, 5), Request()), tree, centre=2)
-        ((2, 0), (3, 1))
+        ((2, 1), (0, 3))
     """
     order = list(network.first)
     for node in _towards(tree, centre):

@@ -88,7 +88,7 @@ class Plan:
         >>> from tensornet import ModeTree, make_shape
         >>> plan = make_plan(make_shape(ModeTree.star(2), 4, 5))
         >>> plan.equation, plan.path, plan.flops
-        ('ab,cb,bd->ac', ((0, 2), (0, 1)), 180)
+        ('ab,cb,bd->ac', ((1, 2), (0, 1)), 180)
     """
 
     network: Network
@@ -261,9 +261,12 @@ def _evaluate(
     tensors: list[Labels] = list(network.operands)
     counts = [_count(labels, sizes) for labels in tensors]
     whole = network.size(network.output)
-    live = whole if slices else 0
+    live = 0
+    if slices:  # the whole result, and the parts of the operands that are cut out of them
+        cut = dict(slices).keys()
+        live = whole + sum(size for size, labels in zip(counts, tensors) if not cut.isdisjoint(labels))
     flops = moved = 0
-    peak = whole
+    peak = max(whole, live)
     seconds = 0.0
     steps = []
     for left, right in path:

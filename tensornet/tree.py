@@ -150,6 +150,7 @@ class ModeTree:
         """The root over all leaves: CP (tensor) factorization.
 
         Raises:
+            TypeError: ``order`` is no integer.
             ValueError: ``order`` is below 1.
 
         Example:
@@ -163,6 +164,7 @@ class ModeTree:
         """The perfect tree over adjacent modes, whose interior nodes all have ``arity`` children (Appendix A).
 
         Raises:
+            TypeError: An argument is no integer.
             ValueError: ``order`` is not a power of ``arity`` (with an exponent of at least 1), or ``arity`` is below 2.
 
         Example:
@@ -186,6 +188,7 @@ class ModeTree:
         """The tree over adjacent modes that splits every node into ``arity`` parts as equal as possible, for any order.
 
         Raises:
+            TypeError: An argument is no integer.
             ValueError: ``order`` is below 1 or ``arity`` below 2.
 
         Example:
@@ -214,6 +217,7 @@ class ModeTree:
         """The caterpillar ``((((0, 1), 2), 3), ...)``, whose ranks are those of a tensor train.
 
         Raises:
+            TypeError: ``order`` is no integer.
             ValueError: ``order`` is below 2.
 
         Example:
@@ -273,6 +277,7 @@ class ModeTree:
             unary: Probability with which a single-child node is put above a node, from 0 to below 1.
 
         Raises:
+            TypeError: ``order`` or ``max_arity`` is no integer.
             ValueError: An argument is out of its range.
 
         Example:

@@ -1,4 +1,4 @@
-"""What every test starts from: one thread a worker, a fixed random state, no display; GPU tests only where there is a GPU."""
+"""What every test starts from: a fixed random state and no display; GPU tests only where there is a GPU."""
 
 from __future__ import annotations
 
@@ -9,12 +9,6 @@ import pytest
 import torch
 
 os.environ.setdefault("MPLBACKEND", "Agg")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Workers of pytest-xdist share the cores, so that each gets one thread."""
-    if hasattr(config, "workerinput"):
-        torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,0 +1,37 @@
+"""Hierarchical tensor factorizations of any mode tree, on PyTorch."""
+
+from tensornet.graphs import capture
+from tensornet.htf import HTF
+from tensornet.network import Request
+from tensornet.observed import Observed, observe
+from tensornet.optim import GroupRMSprop
+from tensornet.plan import MemoryLimitError, Plan, make_plan
+from tensornet.ranks import effective_rank, hierarchical_rank, hierarchical_singular_values, matricize, separation_rank
+from tensornet.shape import Shape, make_shape
+from tensornet.storage import load, save
+from tensornet.tree import ModeTree, RepeatedNode
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "HTF",
+    "GroupRMSprop",
+    "MemoryLimitError",
+    "ModeTree",
+    "Observed",
+    "Plan",
+    "RepeatedNode",
+    "Request",
+    "Shape",
+    "capture",
+    "effective_rank",
+    "hierarchical_rank",
+    "hierarchical_singular_values",
+    "load",
+    "make_plan",
+    "make_shape",
+    "matricize",
+    "observe",
+    "save",
+    "separation_rank",
+]

@@ -1,0 +1,136 @@
+"""The adaptive step of Appendix D.2.1 as a pure function, and the optimizer that loops over it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, overload
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+Number = TypeVar("Number", float, Tensor)
+
+
+def adaptive_step(gamma: Number, squared_norm: Number, count: Number, *, lr: float | Tensor, beta: float, eps: float) -> tuple[Number, Number]:
+    r"""New average and step size of Appendix D.2.1: ``(gamma_t, eta_t)``.
+
+    ``gamma_t = beta * gamma_{t-1} + (1 - beta) * ||gradient||^2`` and ``eta_t = lr / (sqrt(gamma_t / (1 - beta^t)) + eps)``.
+
+    Args:
+        gamma: ``gamma_{t-1}``, a number or a tensor without axes; 0 before the first step.
+        squared_norm: Squared norm of the gradient of all parameters together.
+        count: ``t``, 1 at the first step.
+        lr: Base learning rate.
+        beta: Weight of the past in the average.
+        eps: Added to the root of the average.
+
+    Example:
+        >>> gamma, step = adaptive_step(0.0, 4.0, 1, lr=0.01, beta=0.99, eps=0.0)
+        >>> round(gamma, 6), round(step, 6)  # the first step has the length lr
+        (0.04, 0.005)
+    """
+    gamma = beta * gamma + (1 - beta) * squared_norm
+    return gamma, lr / ((gamma / (1 - beta**count)) ** 0.5 + eps)
+
+
+class GroupRMSprop(Optimizer):
+    """Gradient descent whose step size is divided by a running root mean square of the whole gradient's norm (Appendix D.2.1).
+
+    Every parameter of a group moves by ``-eta_t * gradient`` with one ``eta_t``, given by :func:`adaptive_step`, so that the direction
+    of the group's step is that of plain gradient descent. Each group has its own average. Parameters without a gradient stay.
+
+    The averages are 64-bit tensors on the device of the group's first parameter: nothing is copied to the host, and a step can be
+    part of a CUDA graph (with ``lr`` given as a tensor where it changes between replays).
+
+    Args:
+        params: Parameters or parameter groups, as for every torch optimizer.
+        lr: Base learning rate, at least 0.
+        beta: Weight of the past in the average of squared norms, from 0 to below 1.
+        eps: Added to the root of the average, at least 0.
+
+    Raises:
+        ValueError: An argument is out of its range.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
+        >>> optimizer = GroupRMSprop([weight], lr=1.0, eps=0.0)
+        >>> weight.square().sum().backward()
+        >>> optimizer.step()
+        >>> weight.tolist()  # moved by 1 towards the origin
+        [2.4000000953674316, 3.200000047683716]
+    """
+
+    def __init__(self, params: Iterable[Any], lr: float | Tensor = 1e-2, beta: float = 0.99, eps: float = 1e-6) -> None:
+        super().__init__(params, {"lr": lr, "beta": beta, "eps": eps, "gamma": None, "count": None})
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Adds a group of parameters with its own average and, where given, its own ``lr``, ``beta`` and ``eps``.
+
+        Raises:
+            ValueError: A value is out of its range, or a parameter is in another group already.
+
+        Example:
+            >>> first, second = torch.nn.Parameter(torch.ones(1)), torch.nn.Parameter(torch.ones(1))
+            >>> optimizer = GroupRMSprop([first])
+            >>> optimizer.add_param_group({"params": [second], "lr": 0.1})
+            >>> [group["lr"] for group in optimizer.param_groups]
+            [0.01, 0.1]
+        """
+        settings = {**self.defaults, **param_group}
+        for name in ("lr", "eps"):
+            if not settings[name] >= 0:
+                raise ValueError(f"{name} must be at least 0; got {settings[name]}")
+        if not 0 <= settings["beta"] < 1:
+            raise ValueError(f"beta must be from 0 to below 1; got {settings['beta']}")
+        super().add_param_group(param_group)
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Moves all parameters by one step; returns what ``closure`` returns, if there is one.
+
+        Args:
+            closure: Computes the gradients anew and returns the loss.
+
+        Raises:
+            ValueError: A gradient is sparse.
+
+        Example:
+            >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+            >>> weight.grad = torch.tensor([5.0])
+            >>> GroupRMSprop([weight], lr=0.5, eps=0.0).step()
+            >>> weight.item()
+            0.5
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            moved = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if moved:
+                _move(group, moved, [parameter.grad for parameter in moved])
+        return loss
+
+
+def _move(group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor]) -> None:
+    if any(gradient.layout != torch.strided for gradient in gradients):
+        raise ValueError("GroupRMSprop needs dense gradients; got a sparse one")
+    device = parameters[0].device
+    if group["gamma"] is None:
+        group["gamma"] = torch.zeros((), dtype=torch.float64, device=device)
+        group["count"] = torch.zeros((), dtype=torch.float64, device=device)
+    for name in ("gamma", "count"):
+        group[name] = group[name].to(device)  # a loaded state may come from another device
+    norms = torch.stack([norm.to(device, torch.float64) for norm in torch._foreach_norm(gradients)])
+    group["count"].add_(1)
+    gamma, step = adaptive_step(group["gamma"], norms.square().sum(), group["count"], lr=group["lr"], beta=group["beta"], eps=group["eps"])
+    group["gamma"].copy_(gamma)
+    for parameter, gradient in zip(parameters, gradients):
+        parameter.addcmul_(gradient, step.to(parameter.device), value=-1)

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from cnn_reg.cli import main
+from tensornet import __version__
+
+
+def test_without_arguments_it_says_what_there_is(capsys):
+    assert main([]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("usage: cnn-reg")
+    assert f"are not part of this version ({__version__})" in shown
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"tensornet-htf {__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [["train"], ["--seed", "0"], ["--vers"]])
+def test_unknown_arguments_give_one_line_and_code_2(arguments, capsys):
+    with pytest.raises(SystemExit, match=r"^2$"):
+        main(arguments)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err == f"cnn-reg: unrecognized arguments: {' '.join(arguments)}\n"
+
+
+def test_runs_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "cnn_reg", "train"], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "cnn-reg: unrecognized arguments: train\n"
