@@ -1,5 +1,6 @@
 """Hierarchical tensor factorizations of any mode tree, on PyTorch."""
 
+from tensornet.completion import TensorCompleter
 from tensornet.graphs import capture
 from tensornet.htf import HTF
 from tensornet.network import Request
@@ -23,6 +24,7 @@ __all__ = [
     "RepeatedNode",
     "Request",
     "Shape",
+    "TensorCompleter",
     "capture",
     "effective_rank",
     "hierarchical_rank",

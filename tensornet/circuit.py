@@ -1,51 +1,235 @@
-"""stub to be completed"""
+"""The convolutional arithmetic circuit that is equivalent to a hierarchical tensor factorization (Appendix A of the paper).
+
+It evaluates entries of the end tensor, and inner products with rank-one tensors, from the leaves to the root, and never forms the end
+tensor. Costs are linear in the numbers of samples and modes. With another pooling than the product, the same circuit realizes the
+generalized factorizations of Cohen and Shashua 2016.
+
+Weights are given as lists of tensors in the order of ``shape.tree.nodes``, of one dtype and on one device, as ``HTF.weight_list``
+gives them.
+"""
+
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
-import math
+
 import torch
 from torch import Tensor
-from tensornet.observed import Observed, observe, every_entry, every_sample
-from tensornet.shape import Shape
-from tensornet.sweep import Rules
+
+from tensornet.observed import Observed, every_entry, every_sample, observe
 from tensornet.reverse import evaluate
+from tensornet.shape import Shape
+from tensornet.sweep import Rules, power_of_two
+
 Pooling = Literal["product", "max", "mean"]
 Activation = Literal["relu"] | None
 
+# Weights of a size between 1/100 and 100 of which products stay in range; fewer for float16, which reaches from 1e-7 to 7e4 alone.
+FACTORS = {torch.float64: 120, torch.complex128: 120, torch.float32: 15, torch.complex64: 15, torch.bfloat16: 15, torch.float16: 2}
+
+
 @dataclass(frozen=True)
 class Combination:
+    """How a node combines the channels of its children, after their weights.
+
+    Attributes:
+        pooling: ``"product"`` (Equation 3), ``"max"`` or ``"mean"``.
+        activation: Applied before pooling: ``None`` or ``"relu"``.
+
+    Raises:
+        ValueError: A name is unknown.
+
+    Example:
+        >>> Combination("max", "relu")
+        Combination(pooling='max', activation='relu')
+    """
+
     pooling: Pooling = "product"
     activation: Activation = None
 
-def combination(pooling="product", activation=None):
+    def __post_init__(self) -> None:
+        if self.pooling not in ("product", "max", "mean"):
+            raise ValueError(f"pooling must be 'product', 'max' or 'mean'; got {self.pooling!r}")
+        if self.activation not in (None, "relu"):
+            raise ValueError(f"activation must be None or 'relu'; got {self.activation!r}")
+
+
+PRODUCT = Combination()
+
+
+def combination(pooling: Pooling = "product", activation: Activation = None) -> Combination:
+    """The combination with the given names.
+
+    Raises:
+        ValueError: A name is unknown.
+
+    Example:
+        >>> combination("mean")
+        Combination(pooling='mean', activation=None)
+    """
     return Combination(pooling, activation)
 
-BUDGET={torch.float64:120, torch.float32:15, torch.bfloat16:15, torch.float16:2, torch.complex64:15, torch.complex128:120}
 
-def _result(values, exponents, last, log):
-    if values.shape[1]==1:
-        values=values.squeeze(1)
+def entries(
+    shape: Shape, weights: Sequence[Tensor], indices: Any, *, combination: Combination = PRODUCT, log: bool = False
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Entries of the end tensor (Equation 3), which is not formed.
+
+    A node costs the least of all its entries, those that occur among the indices, and one a sample. Intermediate results are scaled
+    by powers of two where they could leave the range of the dtype, so that only an entry itself can over- or underflow.
+
+    Args:
+        shape: Tree and sizes.
+        weights: The weight of every node.
+        indices: ``(B, N)`` integers, or what :func:`~tensornet.observed.observe` made of them.
+        combination: How children are combined.
+        log: Return ``(sign, log(abs(entry)))`` instead, which never over- or underflow; for complex entries the sign is a phase.
+
+    Returns:
+        ``(B,)``, or ``(B, K)`` with ``K > 1`` outputs; differentiable in the weights, any number of times.
+
+    Raises:
+        TypeError: The indices are no integers.
+        ValueError: They have a wrong shape, are out of range, or were prepared for another shape or device.
+
+    Example:
+        >>> from tensornet.shape import make_shape
+        >>> from tensornet.tree import ModeTree
+        >>> shape = make_shape(ModeTree.perfect(4), mode_sizes=3, ranks=2)
+        >>> weights = [torch.ones(size) for size in shape.weights]
+        >>> entries(shape, weights, [[0, 1, 2, 0], [2, 2, 2, 2]])
+        tensor([8., 8.])
+        >>> [part.tolist() for part in entries(shape, weights, [[0, 1, 2, 0]], log=True)]
+        [[1.0], [2.079441547393799]]
+    """
+    device = weights[0].device
+    observed = indices if isinstance(indices, Observed) else observe(shape, indices, device)
+    if observed.shape != shape:
+        raise ValueError("indices must be observed for the factorization's own tree and sizes; got indices observed for others")
+    if observed.device != device:
+        raise ValueError(f"indices must be observed where the weights are; got {observed.device} and {device} (use observed.to)")
+    values, exponents = evaluate(observed.stages, weights, (), _rules(weights, combination, log))
+    return _result(values, exponents, observed.last, log)
+
+
+def forward(
+    shape: Shape, weights: Sequence[Tensor], inputs: Tensor | Sequence[Tensor], *, combination: Combination = PRODUCT, log: bool = False
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Outputs of the network of Appendix A: ``<x1 o ... o xN, W_H>`` for every sample (Proposition 3), nothing conjugated.
+
+    Args:
+        shape: Tree and sizes.
+        weights: The weight of every node.
+        inputs: ``(B, N, D)``, or for each of the ``N`` modes ``(B, D_n)``, of the weights' dtype and on their device.
+        combination: How children are combined.
+        log: Return ``(sign, log(abs(output)))`` instead, as :func:`entries` does.
+
+    Returns:
+        ``(B,)``, or ``(B, K)`` with ``K > 1`` outputs; differentiable in weights and inputs, any number of times.
+
+    Raises:
+        TypeError: The inputs are no tensors, or not of the weights' dtype.
+        ValueError: They have wrong shapes, or are on another device.
+
+    Example:
+        >>> from tensornet.shape import make_shape
+        >>> from tensornet.tree import ModeTree
+        >>> shape = make_shape(ModeTree.star(2), mode_sizes=2, ranks=1)
+        >>> weights = [torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0], [4.0]]), torch.ones(1, 1)]
+        >>> forward(shape, weights, torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]))
+        tensor([4.])
+    """
+    by_mode = _inputs(shape, weights[0], inputs)
+    stages = every_sample(shape, by_mode[0].shape[0], by_mode[0].device)
+    values, exponents = evaluate(stages, weights, by_mode, _rules(weights, combination, log))
+    return _result(values, exponents, None, log)
+
+
+def grid(shape: Shape, weights: Sequence[Tensor], *, combination: Combination = PRODUCT) -> Tensor:
+    """The grid tensor of a generalized factorization: all entries at once. With products it is the end tensor of Equation 3.
+
+    Args:
+        shape: Tree and sizes.
+        weights: The weight of every node.
+        combination: How children are combined.
+
+    Returns:
+        A tensor of the mode sizes, with a last axis of size ``K`` for ``K > 1`` outputs.
+
+    Example:
+        >>> from tensornet.shape import make_shape
+        >>> from tensornet.tree import ModeTree
+        >>> shape = make_shape(ModeTree.star(2), mode_sizes=2, ranks=1)
+        >>> weights = [torch.tensor([[1.0], [2.0]]), torch.tensor([[0.0], [3.0]]), torch.ones(1, 1)]
+        >>> grid(shape, weights, combination=Combination("max"))
+        tensor([[1., 3.],
+                [2., 3.]])
+    """
+    stages, modes = every_entry(shape)
+    values, exponents = evaluate(stages, weights, (), _rules(weights, combination, False))
+    flat = _unscaled(values, exponents)
+    places = sorted(range(len(modes)), key=modes.__getitem__)
+    tensor = flat.view(*(shape.mode_sizes[mode] for mode in modes), shape.outputs).permute(*places, len(modes))
+    return tensor.squeeze(-1) if shape.outputs == 1 else tensor
+
+
+def _rules(weights: Sequence[Tensor], combination: Combination, log: bool) -> Rules:
+    dtype = weights[0].dtype
+    if dtype.is_complex and (combination.pooling == "max" or combination.activation):
+        raise TypeError(f"max pooling and relu need real weights; got {dtype}")
+    return Rules(combination.pooling, combination.activation, 0 if log else FACTORS[dtype])
+
+
+def _inputs(shape: Shape, weight: Tensor, inputs: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
+    """The inputs of every mode, checked."""
+    order, sizes = shape.tree.order, shape.mode_sizes
+    if isinstance(inputs, Tensor):
+        if inputs.ndim != 3 or inputs.shape[1] != order or {inputs.shape[2]} != set(sizes):
+            wanted = f"(B, {order}, {sizes[0]})" if len(set(sizes)) == 1 else f"{order} tensors (B, D_n), since mode sizes differ"
+            raise ValueError(f"inputs need the shape {wanted}; got {tuple(inputs.shape)}")
+        by_mode: Sequence[Tensor] = inputs.unbind(1)
+    else:
+        by_mode = list(inputs)
+        if len(by_mode) != order:
+            raise ValueError(f"inputs need one tensor for each of the {order} modes; got {len(by_mode)}")
+    for mode, given in enumerate(by_mode):
+        if not isinstance(given, Tensor):
+            raise TypeError(f"inputs must be tensors; got {type(given).__name__} for mode {mode}")
+        if given.dtype != weight.dtype:
+            raise TypeError(f"inputs must have the weights' type {weight.dtype}; got {given.dtype} for mode {mode}")
+        if given.device != weight.device:
+            raise ValueError(f"inputs must be on the weights' device {weight.device}; got {given.device} for mode {mode}")
+        if given.shape != (by_mode[0].shape[0], sizes[mode]):
+            samples = by_mode[0].shape[0] if by_mode[0].ndim else "B"
+            raise ValueError(f"inputs need the shape ({samples}, {sizes[mode]}) for mode {mode}; got {tuple(given.shape)}")
+    return by_mode
+
+
+def _result(values: Tensor, exponents: Tensor | None, last: Tensor | None, log: bool) -> Tensor | tuple[Tensor, Tensor]:
+    """Of the root's table, the row of every sample: values, or signs and logarithms."""
+    if values.shape[1] == 1:
+        values = values.squeeze(1)
     elif exponents is not None:
-        exponents=exponents.unsqueeze(1)
+        exponents = exponents.unsqueeze(1)
     if last is not None:
-        values=values.index_select(0,last)
-        exponents = None if exponents is None else exponents.index_select(0,last)
-    if log:
-        size=values.abs().log()
-        return values.sgn(), size if exponents is None else size+exponents.to(size.dtype)*math.log(2)
-    if exponents is None: return values
-    for part in (exponents//3, exponents//3, exponents-2*(exponents//3)):
-        values=torch.ldexp(values, part.clamp(-126,126))
-    return values
+        values = values.index_select(0, last)
+        exponents = None if exponents is None else exponents.index_select(0, last)
+    if not log:
+        return _unscaled(values, exponents)
+    size = values.abs().log()
+    return values.sgn(), size if exponents is None else size + exponents.to(size.dtype) * math.log(2)
 
-def _rules(c,w,log): return Rules(c.pooling,c.activation,0 if log else BUDGET[w[0].dtype])
 
-def entries(shape, weights, indices, *, combination=Combination(), log=False):
-    o = indices if isinstance(indices, Observed) else observe(shape, indices, weights[0].device)
-    v,e=evaluate(o.stages,weights,(),_rules(combination,weights,log))
-    return _result(v,e, o.last, log)
-
-def forward(shape, weights, inputs, *, combination=Combination(), log=False):
-    if isinstance(inputs, Tensor): inputs=inputs.unbind(1)
-    v,e=evaluate(every_sample(shape,len(inputs[0]),inputs[0].device),weights,inputs,_rules(combination,weights,log))
-    return _result(v,e, None, log)
+def _unscaled(values: Tensor, exponents: Tensor | None) -> Tensor:
+    """``values * 2**exponents``, which over- or underflows only if the result does."""
+    if exponents is None:
+        return values
+    dtype = values.real.dtype if values.is_complex() else values.dtype
+    most = 1022 if dtype == torch.float64 else 126
+    wide = values.to(torch.promote_types(values.dtype, torch.float32))
+    third = exponents // 3
+    for part in (third, third, exponents - 2 * third):  # no step leaves the range before the result does
+        wide = wide * power_of_two(part.clamp(-most, most), torch.promote_types(dtype, torch.float32))
+    return wide.to(values.dtype)

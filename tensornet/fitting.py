@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tensornet import circuit
 from tensornet.htf import HTF
-from tensornet.observed import observe
+from tensornet.observed import Observed, observe
 from tensornet.optim import GroupRMSprop
 from tensornet.shape import Shape
 from tensornet.smoothing import correlated
@@ -91,124 +91,176 @@ class Settings:
 
 
 class Training:
-    """White weights on their way, with all that a step needs."""
+    """White weights on their way, with all that a step needs.
+
+    Args:
+        shape: Tree and sizes.
+        settings: How to train.
+        known: Entries to train on.
+        rest: Entries that choose the best state; may be empty.
+        dtype: Of the weights.
+        device: Where to train.
+
+    Attributes:
+        history: A dictionary per record: ``step``, ``loss``, ``held_out``.
+        snapshot: State at the last record, from which :meth:`load` continues bit for bit.
+
+    Example:
+        >>> from tensornet.shape import make_shape
+        >>> from tensornet.tree import ModeTree
+        >>> indices, values = torch.tensor([[0, 0], [1, 1]]), torch.tensor([1.0, -1.0])
+        >>> shape = make_shape(ModeTree.star(2), 2, 3)
+        >>> training = Training(shape, Settings((0.0, 0.0), steps=3), (indices, values), (indices[:0], values[:0]))
+        >>> training.run()
+        True
+        >>> training.best_htf().entries(indices).shape
+        torch.Size([2])
+    """
 
     def __init__(
         self,
-        given: TensorCompleter,
         shape: Shape,
-        known: tuple[Tensor, Tensor],
-        rest: tuple[Tensor, Tensor],
-        dtype: torch.dtype | None,
+        settings: Settings,
+        known: Entries,
+        rest: Entries,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
     ) -> None:
-        self.given = given
-        spread = given.init_scale / math.sqrt(math.prod(shape.rank_sizes))
+        self.shape, self.settings = shape, settings
+        spread = settings.init_scale / math.sqrt(math.prod(shape.rank_sizes))  # of a product of one weight a node
         self.white = HTF(
             shape.tree,
             shape.mode_sizes,
             shape.ranks,
             init_std=spread ** (1 / len(shape.tree.nodes)),
-            generator=torch.Generator().manual_seed(given.seed),
+            generator=torch.Generator().manual_seed(settings.seed),
             dtype=dtype,
-            device=given.device,
+            device=device,
         )
         weight = self.white.weight_list()[0]
         self.known = observe(shape, known[0], weight.device)
         self.rest = observe(shape, rest[0], weight.device) if len(rest[0]) else None
         self.values, self.rest_values = (values.to(weight.device, weight.dtype) for values in (known[1], rest[1]))
-        make, usual = OPTIMIZERS[given.optimizer]
-        self.lr = usual if given.lr is None else given.lr
-        self.optimizer = make(self.white.parameters(), lr=self.lr)
+        self.optimizer = OPTIMIZERS[settings.optimizer][0](self.white.parameters(), lr=settings.lr)
         self.step = 0
         self.history: list[dict[str, Any]] = []
-        self.best: dict[str, Any] = {"step": 0, "error": math.inf, "weights": [item.detach().clone() for item in self.white.weight_list()]}
+        self.best: dict[str, Any] = {"step": 0, "error": math.inf, "weights": self._copies()}
         self.snapshot = self._state()
 
-    def run(self, callback: Callable[[Progress], None] | None) -> bool:
-        """Trains to the end; false if Ctrl-C came first."""
-        given, start = self.given, time.perf_counter()
-        every = max(1, given.steps // RECORDS)
+    def run(self, callback: Callable[[Progress], None] | None = None) -> bool:
+        """Trains to the end; false if Ctrl-C came first.
+
+        Args:
+            callback: Called at every record.
+
+        Example:
+            >>> Training.run.__name__  # see the class
+            'run'
+        """
+        steps, start = self.settings.steps, time.perf_counter()
+        every = max(1, steps // RECORDS)
         try:
-            while self.step < given.steps and not self._is_stuck():
+            while self.step < steps and not self._is_stuck():
                 loss = self._move()
-                if self.step % every and self.step < given.steps:
+                if self.step % every and self.step < steps:
                     continue
-                if not math.isfinite(loss.item()):
-                    warnings.warn(f"the loss is {loss.item()} at step {self.step}; training stopped, try a lower lr", DivergenceWarning, 3)
+                if not torch.isfinite(loss):
+                    text = f"the loss is {loss.item()} at step {self.step}; training stopped, a lower lr may help"
+                    warnings.warn(text, DivergenceWarning, stacklevel=3)
                     break
-                self._record(loss.item())
+                record = self._record(loss.item())
                 if callback:
-                    last = self.history[-1]
                     seconds = time.perf_counter() - start
-                    callback(Progress(self.step, given.steps, last["loss"], last["held_out"], self.best["step"], seconds, self.snapshot))
+                    callback(Progress(**record, steps=steps, best=self.best["step"], seconds=seconds, state=self.snapshot))
         except KeyboardInterrupt:
             return False
         return True
 
     def _weights(self) -> list[Tensor]:
         white = self.white.weight_list()
-        return [correlated(weight, length) for weight, length in zip(white, self.given.lengths_)] + white[self.white.tree.order :]
+        lengths = self.settings.lengths
+        return [correlated(weight, length) for weight, length in zip(white, lengths)] + white[len(lengths) :]
+
+    def _squares(self, observed: Observed, values: Tensor) -> Tensor:
+        return (circuit.entries(self.shape, self._weights(), observed) - values).abs().square().mean()
 
     def _move(self) -> Tensor:
-        """One step; the loss before it, without penalties."""
-        given, count = self.given, len(self.values)
-        residual = circuit.entries(self.white.shape, self._weights(), self.known) - self.values
-        loss = residual.abs().square().mean()
+        """Does one step; the loss before it, without penalties."""
+        settings, count = self.settings, len(self.values)
+        loss = self._squares(self.known, self.values)
         objective = loss
-        if given.penalty:
-            objective = objective + given.penalty / count * self.white.gram([]).real.sum()
-        if given.weight_decay:
-            objective = objective + given.weight_decay / count * sum(item.abs().square().sum() for item in self.white.parameters())
+        if settings.penalty:
+            objective = objective + settings.penalty / count * self.white.gram([]).real.sum()
+        if settings.weight_decay:
+            squares = torch.stack([weight.abs().square().sum() for weight in self.white.parameters()])
+            objective = objective + settings.weight_decay / count * squares.sum()
         for group in self.optimizer.param_groups:
-            group["lr"] = self.lr * 0.5 * (1 + math.cos(math.pi * self.step / given.steps))
+            group["lr"] = settings.lr * 0.5 * (1 + math.cos(math.pi * self.step / settings.steps))
         self.optimizer.zero_grad()
         objective.backward()
         self.optimizer.step()
         self.step += 1
         return loss.detach()
 
-    def _record(self, loss: float) -> None:
+    def _record(self, loss: float) -> dict[str, Any]:
         held_out = None
         if self.rest is not None:
             with torch.no_grad():
-                residual = circuit.entries(self.white.shape, self._weights(), self.rest) - self.rest_values
-                held_out = residual.abs().square().mean().item()
-        self.history.append({"step": self.step, "loss": loss, "held_out": held_out})
+                held_out = self._squares(self.rest, self.rest_values).item()
+        record = {"step": self.step, "loss": loss, "held_out": held_out}
+        self.history.append(record)
         error = loss if held_out is None else held_out
         if error < self.best["error"]:
-            self.best = {"step": self.step, "error": error, "weights": [item.detach().clone() for item in self.white.weight_list()]}
+            self.best = {"step": self.step, "error": error, "weights": self._copies()}
         self.snapshot = self._state()
+        return record
 
     def _is_stuck(self) -> bool:
-        later = [record for record in self.history[-self.given.patience - 1 :] if record["step"] > self.best["step"]]
-        return len(later) > self.given.patience
+        return sum(record["step"] > self.best["step"] for record in self.history) >= self.settings.patience
 
     def best_htf(self) -> HTF:
-        """The factorization of the best state, with correlated leaves."""
+        """The factorization of the best state so far, with correlated leaves.
+
+        Example:
+            >>> Training.best_htf.__name__  # see the class
+            'best_htf'
+        """
         with torch.no_grad():
             for weight, best in zip(self.white.weight_list(), self.best["weights"]):
                 weight.copy_(best)
-            return HTF.from_weights(self.white.tree, dict(zip(self.white.tree.nodes, self._weights())))
+            return HTF.from_weights(self.shape.tree, dict(zip(self.shape.tree.nodes, self._weights())))
+
+    def _copies(self) -> list[Tensor]:
+        return [weight.detach().clone() for weight in self.white.weight_list()]
 
     def _state(self) -> dict[str, Any]:
         return {
             "step": self.step,
-            "weights": [weight.detach().clone() for weight in self.white.weight_list()],
+            "weights": self._copies(),
             "optimizer": copy.deepcopy(self.optimizer.state_dict()),
             "best": dict(self.best),
             "history": [dict(record) for record in self.history],
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Continues from a state that :meth:`_state` made."""
+        """Continues from a :attr:`snapshot` of a training with the same shape, settings and entries.
+
+        Raises:
+            ValueError: It belongs to other sizes.
+
+        Example:
+            >>> Training.load.__name__  # see TensorCompleter.fit
+            'load'
+        """
         sizes = [tuple(weight.shape) for weight in state["weights"]]
-        if sizes != [tuple(weight.shape) for weight in self.white.weight_list()]:
-            raise ValueError(f"state belongs to a factorization of other sizes; got weights {sizes} for {self.white.shape.weights}")
+        if sizes != list(self.shape.weights):
+            raise ValueError(f"state must belong to weights of the same sizes; got {sizes} for {list(self.shape.weights)}")
         with torch.no_grad():
             for weight, old in zip(self.white.weight_list(), state["weights"]):
                 weight.copy_(old)
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.step = state["step"]
-        self.best = {**state["best"], "weights": [weight.clone() for weight in state["best"]["weights"]]}
+        self.best = dict(state["best"])
         self.history = [dict(record) for record in state["history"]]
         self.snapshot = self._state()

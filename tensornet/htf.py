@@ -100,7 +100,7 @@ class HTF(nn.Module):
         if init == "balanced":
             if shared:
                 raise ValueError("init='balanced' cannot hold for shared weights; use init='gaussian'")
-            values = components.balanced(tree, values)
+            values = components.balanced(tree, values, fixed_root=fixed_root)
         self._register(values)
 
     @classmethod

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,10 +26,6 @@ GATHER = 7  # work of gathering a number as a factor and summing its gradient
 CROSS = 4  # work of multiplying a number by broadcasting and summing its gradient
 WIDEST_JOIN = 8  # most columns for which all combinations of two tables come of one matrix product of them
 WORTH = 0.9  # share of the work below which telling samples apart is worth it
-
-KEPT = {"cpu": 2**25}  # most numbers kept for the backward pass, else the samples are taken in chunks and computed again
-CHUNK = {"cpu": 2**21}  # about the numbers of a chunk, which stay in a processor's cache
-STEP = {"cpu": 2**17}  # least numbers of a step, below which calls cost more than numbers
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,11 @@ class Part:
     def bags(self) -> tuple[Tensor, Tensor]:
         """Rows of the products sorted by :attr:`rows`, and where those of each row of the tables begin: how gradients are summed."""
         assert self.rows is not None
-        order = torch.sort(self.rows, stable=True).indices.to(self.rows.dtype)
+        if self.size <= 2**16:
+            small = self.rows.numpy(force=True).astype(np.uint16)  # NumPy sorts 16 bits by radix, many times faster
+            order = torch.from_numpy(np.argsort(small, kind="stable")).to(self.rows)
+        else:
+            order = torch.sort(self.rows, stable=True).indices.to(self.rows.dtype)
         counts = torch.bincount(self.rows, minlength=self.size)
         return order, (counts.cumsum(0) - counts).to(self.rows.dtype)
 
@@ -266,11 +267,21 @@ def _stages(fold: Fold, samples: int, device: torch.device) -> Stages:
     shared, later = fold.groups[: fold.shared], fold.groups[fold.shared :]
     if not later:
         return Stages(shared)
-    if samples * fold.numbers <= KEPT.get(device.type, 2**31):
+    kept = most_kept(device, len(later))
+    if samples * fold.numbers <= kept:
         return Stages(shared, (later,), ((0, samples),))
-    length = max(CHUNK.get(device.type, 2**28), STEP.get(device.type, 2**22) * len(later)) // fold.numbers + 1
+    length = kept // 2 // fold.numbers + 1
     bounds = tuple((start, min(start + length, samples)) for start in range(0, samples, length))
     return Stages(shared, tuple(tuple(group.cut(*bound) for group in later) for bound in bounds), bounds)
+
+
+def most_kept(device: torch.device, steps: int) -> int:
+    """Most numbers of samples that are kept for the backward pass; with more, samples are taken in chunks and computed again.
+
+    On a CPU, where fresh memory and numbers that leave the cache cost more than arithmetic, these are few, but enough for each step
+    to outweigh its call.
+    """
+    return max(min(2**27, 2**23 * steps), 2**18 * steps) if device.type == "cpu" else 2**30
 
 
 def _fold(products: Sequence[Product], choose: Callable[[Product, Sequence[Rows]], Rows]) -> Fold:

@@ -1,16 +1,18 @@
 """Matricization, hierarchical tensor rank, effective rank and separation rank (Definitions 3, 4 and 6).
 
 Functions of arrays take torch tensors and NumPy arrays and return the same kind. Ranks and singular values come from singular value
-decompositions of the matricizations themselves: through Gram matrices, singular values below ``sqrt(eps)`` would be noise. TensorLy
-has unfoldings as well, but only with one process-wide or thread-wide backend, and with the last mode fastest.
+decompositions of the matricizations themselves: through Gram matrices, singular values below ``sqrt(eps)`` would be noise.
+Matricization is TensorLy's, on the backend of the given tensor in this thread alone; its process-wide backend is never set.
 """
 
 from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, SupportsIndex, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any, SupportsIndex, TypeVar, cast
 
 import numpy as np
 import torch
@@ -49,9 +51,23 @@ def matricize(tensor: Array, modes: Iterable[int]) -> Array:
         raise TypeError(f"tensor must be a torch tensor or a NumPy array; got {type(tensor).__name__}")
     rows = _modes(modes, tensor.ndim)
     columns = [mode for mode in range(tensor.ndim) if mode not in rows]
-    order = rows[::-1] + columns[::-1]
-    size = math.prod(tensor.shape[mode] for mode in rows), math.prod(tensor.shape[mode] for mode in columns)
-    return tensor.permute(order).reshape(size) if isinstance(tensor, Tensor) else tensor.transpose(order).reshape(size)
+    if tensor.ndim == 0:
+        return tensor.reshape(1, 1)
+    with _tensorly_backend("pytorch" if isinstance(tensor, Tensor) else "numpy") as tensorly:
+        return cast(Array, tensorly.base.matricize(tensor, rows[::-1], columns[::-1]))  # TensorLy's last mode is fastest
+
+
+@contextmanager
+def _tensorly_backend(name: str) -> Iterator[ModuleType]:
+    """TensorLy with the given backend in this thread; its own context manager would set the process-wide backend when it ends."""
+    import tensorly
+
+    before = tensorly.get_backend()
+    tensorly.set_backend(name, local_threadsafe=True)
+    try:
+        yield tensorly
+    finally:
+        tensorly.set_backend(before, local_threadsafe=True)
 
 
 def hierarchical_singular_values(tensor: Array, tree: ModeTree) -> dict[Node, Array]:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 NEGLIGIBLE = 1e-9  # correlations below this are left out
-ORDERED = 0.3  # excess correlation of neighbours from which a mode counts as ordered
-SHORTEST = 8  # size of the smallest mode that is examined
+ORDERED = 0.3  # excess correlation of neighbours from which a mode counts as ordered,
+CHANCE = 3.0  # or this over the root of the mode's size, below which it may be chance
 
 
 def correlated(white: Tensor, length: float) -> Tensor:
@@ -99,10 +99,11 @@ def estimated_lengths(indices: Tensor, values: Tensor, sizes: Sequence[int]) -> 
     lengths = []
     for mode, size in enumerate(sizes):
         length = 0.0
-        if size >= SHORTEST:
+        threshold = max(ORDERED, CHANCE / math.sqrt(size))
+        if threshold < 1:
             near, far = (correlation(indices, values, sizes, mode, lag) for lag in (1, size // 2))
             excess = (near - far) / (1 - far) if far < 1 else 0.0  # NaN compares as false
-            if excess > ORDERED:
+            if excess > threshold:
                 length = min(float(size), -0.5 / math.log(min(excess, 1 - 1e-6)))
         lengths.append(length)
     return tuple(lengths)
