@@ -26,7 +26,7 @@ from bench.workloads import Workload, make_case, workloads
 
 RESULTS = Path(__file__).parent / "results"
 QUICK = 5  # rounds of --quick
-ROUNDS = 21
+ROUNDS = 15
 WIDTH = 200  # of the printed table, which also goes into files
 
 

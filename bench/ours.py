@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from bench.contestants import Contestant, Function, Prepare, UnavailableError, p
 from bench.dense import gather
 from bench.hardware import Limits
 from bench.workloads import Case, Task
-from tensornet import HTF, observe
+from tensornet import HTF, capture, observe
 
 
 def contract(case: Case, limits: Limits) -> Contestant:
@@ -53,11 +54,39 @@ def forward(case: Case, limits: Limits) -> Contestant:
     return _contestant("tensornet forward", case, htf, lambda: htf(case.inputs))
 
 
+def captured(maker: Prepare) -> Prepare:
+    """The same as a CUDA graph, gradients included."""
+
+    def make(case: Case, limits: Limits) -> Contestant:
+        if case.weights[0].device.type != "cuda":
+            raise UnavailableError("CUDA only")
+        plain = maker(case, limits)
+        try:
+            return replace(plain, name=f"{plain.name}, captured", run=capture(lambda: tuple(plain.run())))
+        except RuntimeError as error:
+            raise UnavailableError(f"cannot be captured: {str(error).splitlines()[0]}") from error
+
+    return make
+
+
 OURS: dict[Task, dict[str, Prepare]] = {
-    "end": {"tensornet contract": contract, "tensornet contract(out=)": contract_out},
-    "entries": {"tensornet entries": entries, "tensornet entries(observed)": entries_observed},
-    "network": {"tensornet forward": forward},
-    "step": {"tensornet entries(observed)": entries_observed, "tensornet entries": entries, "tensornet contract": contract},
+    "end": {
+        "tensornet contract": contract,
+        "tensornet contract(out=)": contract_out,
+        "tensornet contract, captured": captured(contract),
+    },
+    "entries": {
+        "tensornet entries": entries,
+        "tensornet entries(observed)": entries_observed,
+        "tensornet entries(observed), captured": captured(entries_observed),
+    },
+    "network": {"tensornet forward": forward, "tensornet forward, captured": captured(forward)},
+    "step": {
+        "tensornet entries(observed)": entries_observed,
+        "tensornet entries(observed), captured": captured(entries_observed),
+        "tensornet entries": entries,
+        "tensornet contract": contract,
+    },
 }
 
 

@@ -98,7 +98,7 @@ def sections(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, list[str], list
         chosen = [outcome for outcome in outcomes if outcome.workload.task == task]
         if not chosen:
             continue
-        ours = _names(chosen, lambda outcome: outcome.ours)
+        ours = _names(chosen, lambda outcome: [name for name in outcome.ours if name in outcome.timings])
         peers = _names(chosen, lambda outcome: [name for name in (*outcome.timings, *outcome.absent) if name not in outcome.ours])
         head = ["workload", *ours, *peers, "floor", "+ fresh", "tensornet / fastest peer", "tensornet / floor"]
         lines = [[_cell(outcome, column) for column in head] for outcome in chosen]

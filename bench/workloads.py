@@ -107,6 +107,7 @@ def workloads() -> tuple[Workload, ...]:
         *_both(
             _make("binary8 D8 R32", "entries", perfect(8), 8, 32, 10000),
             _make("binary16 D8 R32", "entries", perfect(16), 8, 32, 10000),
+            _make("binary16 D8 R32 n1000", "entries", perfect(16), 8, 32, 1000),
             _make("binary64 D8 R32", "entries", perfect(64), 8, 32, 10000),
             _make("chain16 D8 R32", "entries", chain(16), 8, 32, 10000),
             _make("star16 D8 R32", "entries", star(16), 8, 32, 10000),

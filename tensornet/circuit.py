@@ -18,10 +18,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from tensornet.observed import Observed, every_entry, every_sample, observe
+from tensornet.folding import every_entry, every_sample
+from tensornet.observed import Observed, observe
 from tensornet.reverse import evaluate
 from tensornet.shape import Shape
 from tensornet.sweep import Rules, power_of_two
+
+__all__ = ["Activation", "Combination", "Observed", "Pooling", "combination", "entries", "forward", "grid", "observe"]
 
 Pooling = Literal["product", "max", "mean"]
 Activation = Literal["relu"] | None

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ OPTIMIZERS: Mapping[str, tuple[Callable[..., torch.optim.Optimizer], float]] = {
     "group_rmsprop": (GroupRMSprop, 0.01),
 }  # name -> optimizer and its usual learning rate
 RECORDS = 100  # of a training that is not stopped early
+FALL = 0.01  # what the weight decay has fallen to at the end, where held-out entries choose the best state on the way
 
 
 class DivergenceWarning(RuntimeWarning):
@@ -63,7 +64,7 @@ class Settings:
         ValueError: A number is out of its range, or the optimizer is unknown.
 
     Example:
-        >>> Settings(lengths=(0.0, 3.0), steps=10).lr
+        >>> Settings(lengths=(0.0, 3.0), steps=10).rate
         0.02
     """
 
@@ -73,21 +74,29 @@ class Settings:
     optimizer: str = "adam"
     lr: float | None = None
     steps: int = 1000
-    patience: int = 20
+    patience: int = 30
     init_scale: float = 0.1
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}; got {self.optimizer!r}")
-        if self.lr is None:
-            object.__setattr__(self, "lr", OPTIMIZERS[self.optimizer][1])
-        for name, least in (("steps", 1), ("patience", 1), ("penalty", 0), ("weight_decay", 0), ("init_scale", 0), ("lr", 0)):
+        for name, least in (("steps", 1), ("patience", 1), ("penalty", 0), ("weight_decay", 0), ("init_scale", 0), ("rate", 0)):
             if not least <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be a finite number of at least {least}; got {getattr(self, name)}")
         for mode, length in enumerate(self.lengths):
             if not 0 <= length < math.inf:
                 raise ValueError(f"a correlation length must be a finite number of at least 0; got {length} for mode {mode}")
+
+    @property
+    def rate(self) -> float:
+        """The learning rate at the beginning: ``lr``, or the optimizer's usual one.
+
+        Example:
+            >>> Settings((), optimizer="group_rmsprop").rate
+            0.01
+        """
+        return OPTIMIZERS[self.optimizer][1] if self.lr is None else self.lr
 
 
 class Training:
@@ -142,7 +151,7 @@ class Training:
         self.known = observe(shape, known[0], weight.device)
         self.rest = observe(shape, rest[0], weight.device) if len(rest[0]) else None
         self.values, self.rest_values = (values.to(weight.device, weight.dtype) for values in (known[1], rest[1]))
-        self.optimizer = OPTIMIZERS[settings.optimizer][0](self.white.parameters(), lr=settings.lr)
+        self.optimizer = OPTIMIZERS[settings.optimizer][0](self.white.parameters(), lr=settings.rate)
         self.step = 0
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {"step": 0, "error": math.inf, "weights": self._copies()}
@@ -155,8 +164,12 @@ class Training:
             callback: Called at every record.
 
         Example:
-            >>> Training.run.__name__  # see the class
-            'run'
+            >>> from tensornet.shape import make_shape
+            >>> from tensornet.tree import ModeTree
+            >>> known = torch.tensor([[0, 0], [1, 1]]), torch.tensor([1.0, -1.0])
+            >>> training = Training(make_shape(ModeTree.star(2)), Settings((0.0, 0.0), steps=2), known, known)
+            >>> training.run(lambda progress: None), training.step
+            (True, 2)
         """
         steps, start = self.settings.steps, time.perf_counter()
         every = max(1, steps // RECORDS)
@@ -183,7 +196,8 @@ class Training:
         return [correlated(weight, length) for weight, length in zip(white, lengths)] + white[len(lengths) :]
 
     def _squares(self, observed: Observed, values: Tensor) -> Tensor:
-        return (circuit.entries(self.shape, self._weights(), observed) - values).abs().square().mean()
+        predicted = cast(Tensor, circuit.entries(self.shape, self._weights(), observed))
+        return (predicted - values).abs().square().mean()
 
     def _move(self) -> Tensor:
         """Does one step; the loss before it, without penalties."""
@@ -193,10 +207,11 @@ class Training:
         if settings.penalty:
             objective = objective + settings.penalty / count * self.white.gram([]).real.sum()
         if settings.weight_decay:
+            fall = FALL ** (self.step / settings.steps) if self.rest is not None else 1.0
             squares = torch.stack([weight.abs().square().sum() for weight in self.white.parameters()])
-            objective = objective + settings.weight_decay / count * squares.sum()
+            objective = objective + settings.weight_decay * fall / count * squares.sum()
         for group in self.optimizer.param_groups:
-            group["lr"] = settings.lr * 0.5 * (1 + math.cos(math.pi * self.step / settings.steps))
+            group["lr"] = settings.rate * 0.5 * (1 + math.cos(math.pi * self.step / settings.steps))
         self.optimizer.zero_grad()
         objective.backward()
         self.optimizer.step()
@@ -217,14 +232,17 @@ class Training:
         return record
 
     def _is_stuck(self) -> bool:
-        return sum(record["step"] > self.best["step"] for record in self.history) >= self.settings.patience
+        return len([record for record in self.history if record["step"] > self.best["step"]]) >= self.settings.patience
 
     def best_htf(self) -> HTF:
         """The factorization of the best state so far, with correlated leaves.
 
         Example:
-            >>> Training.best_htf.__name__  # see the class
-            'best_htf'
+            >>> from tensornet.shape import make_shape
+            >>> from tensornet.tree import ModeTree
+            >>> known = torch.tensor([[0, 0], [1, 1]]), torch.tensor([1.0, -1.0])
+            >>> Training(make_shape(ModeTree.star(2)), Settings((0.0, 0.0)), known, known).best_htf().mode_sizes
+            (2, 2)
         """
         with torch.no_grad():
             for weight, best in zip(self.white.weight_list(), self.best["weights"]):
@@ -250,8 +268,13 @@ class Training:
             ValueError: It belongs to other sizes.
 
         Example:
-            >>> Training.load.__name__  # see TensorCompleter.fit
-            'load'
+            >>> from tensornet.shape import make_shape
+            >>> from tensornet.tree import ModeTree
+            >>> known = torch.tensor([[0, 0], [1, 1]]), torch.tensor([1.0, -1.0])
+            >>> first, second = (Training(make_shape(ModeTree.star(2)), Settings((0.0, 0.0)), known, known) for _ in range(2))
+            >>> second.load(first.snapshot)
+            >>> second.step
+            0
         """
         sizes = [tuple(weight.shape) for weight in state["weights"]]
         if sizes != list(self.shape.weights):

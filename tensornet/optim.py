@@ -12,7 +12,9 @@ from torch.optim import Optimizer
 Number = TypeVar("Number", float, Tensor)
 
 
-def adaptive_step(gamma: Number, squared_norm: Number, count: Number, *, lr: float | Tensor, beta: float, eps: float) -> tuple[Number, Number]:
+def adaptive_step(
+    gamma: Number, squared_norm: Number, count: Number, *, lr: float | Tensor, beta: float, eps: float
+) -> tuple[Number, Number]:
     r"""New average and step size of Appendix D.2.1: ``(gamma_t, eta_t)``.
 
     ``gamma_t = beta * gamma_{t-1} + (1 - beta) * ||gradient||^2`` and ``eta_t = lr / (sqrt(gamma_t / (1 - beta^t)) + eps)``.

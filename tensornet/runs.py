@@ -76,7 +76,7 @@ class Run:
             >>> run.records()
             [{'step': 1, 'loss': 0.5}]
         """
-        with open(self.folder / RECORDS, "a", encoding="utf-8") as file:
+        with (self.folder / RECORDS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 
     def records(self) -> list[dict[str, Any]]:
@@ -130,7 +130,9 @@ class Run:
             True
         """
         path = self.folder / CHECKPOINT
-        known = storage.read_nested(path, kind="checkpoint") if path.exists() else {"records": 0, "state": None}
+        known: dict[str, Any] = {"records": 0, "state": None}
+        if path.exists():
+            known = storage.read_nested(path, kind="checkpoint")
         lines = self._lines()
         if len(lines) > known["records"]:
             with storage.replacing(self.folder / RECORDS) as new:

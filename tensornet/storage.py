@@ -55,7 +55,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield new
         _flush(new)
-        os.replace(new, path)
+        new.replace(path)
     finally:
         new.unlink(missing_ok=True)
     if os.name == "posix":
@@ -154,12 +154,12 @@ def read_nested(path: str | os.PathLike[str], *, kind: str, device: torch.device
         {0: ('a', tensor([0, 1, 2]))}
     """
     name = os.fspath(path)
-    with open(name, "rb"):  # safetensors reports a missing file and a folder in words of its own
+    with Path(name).open("rb"):  # safetensors reports a missing file and a folder in words of its own
         pass
     try:
         with safe_open(name, framework="pt", device=str(device)) as file:
             metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is no dictionary
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{name} is no file of tensornet, or truncated ({_line(error)})") from None
     try:
@@ -275,9 +275,7 @@ def load(path: str | os.PathLike[str], *, device: torch.device | str = "cpu") ->
         if fixed_root:
             weights[tree.root] = state["weights"][-1]
         combination = circuit.combination(state["pooling"], state["activation"])
-        return HTF.from_weights(
-            tree, weights, fixed_root=fixed_root, pooling=combination.pooling, activation=combination.activation
-        )
+        return HTF.from_weights(tree, weights, fixed_root=fixed_root, pooling=combination.pooling, activation=combination.activation)
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{os.fspath(path)} is damaged ({_line(error)})") from None
 

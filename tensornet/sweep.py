@@ -1,6 +1,6 @@
 """The sweep from leaves to root: products of rows, matrix products with the weights, and powers of two that keep numbers in range.
 
-A sweep follows the groups of :mod:`tensornet.observed`, in differentiable operations throughout.
+A sweep follows the groups of :mod:`tensornet.folding`, in differentiable operations throughout.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tensornet.observed import Group
+from tensornet.folding import Group
 
 LARGE = 2**14  # on a CPU, weights with more numbers than this are multiplied one by one instead of being copied into a batch
 

@@ -39,7 +39,8 @@ TABLE = {
     # evaluation without the end tensor: shares nothing with the five above
     "tensornet.observed": Row("shape tree", "numpy torch"),
     "tensornet.sweep": Row("observed", "torch"),
-    "tensornet.circuit": Row("observed shape sweep tree", "numpy torch"),
+    "tensornet.reverse": Row("observed sweep", "torch"),
+    "tensornet.circuit": Row("observed reverse shape sweep tree", "numpy torch"),
     # the factorization and what is read off it
     "tensornet.components": Row("shape tree", "torch"),
     "tensornet.graphs": Row(packages="torch"),
@@ -52,8 +53,9 @@ TABLE = {
     "tensornet.runs": Row("storage"),
     "tensornet.files": Row("storage", "numpy", lazy="PIL matplotlib pyarrow sklearn"),
     "tensornet.smoothing": Row(packages="torch"),
-    "tensornet.completion": Row("circuit htf observed optim runs shape smoothing storage tree", "numpy torch"),
-    "tensornet": Row("circuit completion components graphs htf layers network observed optim plan ranks runs shape storage tree"),
+    "tensornet.fitting": Row("circuit htf observed optim shape smoothing", "torch"),
+    "tensornet.completion": Row("fitting htf shape smoothing tree", "numpy torch"),
+    "tensornet": Row("completion graphs htf layers network observed optim plan ranks shape storage tree"),
     # the commands
     "tensornet.cli": Row(
         "tensornet completion components files htf network optim plan ranks runs shape storage tree",

@@ -1,0 +1,319 @@
+"""The steps of an evaluation, which depend on the tree and the sizes but not on the weights.
+
+The *table* of a node has a row of ``R_parent`` numbers for each wanted choice of indices of the node's modes (Equation 3), or for each
+sample of the network's inputs (Appendix A). It is a product of rows of the children's tables, multiplied by the node's weight matrix.
+This file folds nodes that compute alike into a :class:`Group`, whose tables are computed together, and puts the groups in order.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tensornet.shape import Shape
+
+WIDEST_JOIN = 8  # most columns for which all combinations of two tables come of one matrix product of them
+
+
+@dataclass(frozen=True)
+class Part:
+    """One factor of the products of a group: tables of an earlier group, one for every member, which follow each other there.
+
+    Attributes:
+        group: Place of the earlier group.
+        first: Place in it of the first member's table.
+        size: Number of rows of these tables together.
+        rows: For every row of the products, its row in these tables, put under each other; ``None`` for all rows in their order.
+    """
+
+    group: int
+    first: int
+    size: int
+    rows: Tensor | None = None
+
+    @cached_property
+    def bags(self) -> tuple[Tensor, Tensor]:
+        """Rows of the products sorted by :attr:`rows`, and where those of each row of the tables begin: how gradients are summed."""
+        assert self.rows is not None
+        if self.size <= 2**16:
+            small = self.rows.numpy(force=True).astype(np.uint16)  # NumPy sorts 16 bits by radix, many times faster
+            order = torch.from_numpy(np.argsort(small, kind="stable")).to(self.rows)
+        else:
+            order = torch.sort(self.rows, stable=True).indices.to(self.rows.dtype)
+        counts = torch.bincount(self.rows, minlength=self.size)
+        return order, (counts.cumsum(0) - counts).to(self.rows.dtype)
+
+    def _to(self, device: torch.device | str) -> Part:
+        return self if self.rows is None else replace(self, rows=self.rows.to(device))
+
+    def _cut(self, members: int, start: int, stop: int) -> Part:
+        return self if self.rows is None else replace(self, rows=self.rows.view(members, -1)[:, start:stop].flatten())
+
+
+@dataclass(frozen=True)
+class Group:
+    """Nodes whose tables are computed together.
+
+    Attributes:
+        count: Number of members.
+        nodes: The members as nodes of the tree, whose weight matrices are applied; empty for the partial products into which a
+            node with more than two children is split.
+        arity: Number of children of these nodes.
+        columns: Numbers in a row of the tables.
+        parts: One or two factors; none for leaves.
+        crossed: The rows are all combinations of the rows of two parts, those of the second part running fastest.
+        joined: These combinations come of one matrix product of the two parts.
+        picks: For leaves of which fewer rows are wanted than there are: the wanted rows, ``(count, rows)``.
+    """
+
+    count: int
+    nodes: tuple[int, ...]
+    arity: int
+    columns: int
+    parts: tuple[Part, ...]
+    crossed: bool = False
+    joined: bool = False
+    picks: Tensor | None = None
+
+    def _to(self, device: torch.device | str) -> Group:
+        picks = None if self.picks is None else self.picks.to(device)
+        return replace(self, parts=tuple(part._to(device) for part in self.parts), picks=picks)
+
+    def _cut(self, start: int, stop: int) -> Group:
+        picks = None if self.picks is None else self.picks[:, start:stop]
+        return replace(self, parts=tuple(part._cut(self.count, start, stop) for part in self.parts), picks=picks)
+
+
+class Stages(NamedTuple):
+    """The steps of an evaluation, in order: the groups of shared tables, then those of each chunk of samples."""
+
+    shared: tuple[Group, ...]
+    chunks: tuple[tuple[Group, ...], ...] = ()  # none where all tables are shared; their parts count on from ``shared``
+    bounds: tuple[tuple[int, int], ...] = ()  # the first sample of every chunk, and the first one after it
+
+    def to(self, device: torch.device | str) -> Stages:
+        """The same steps on another device.
+
+        Example:
+            >>> Stages(()).to("cpu").chunks
+            ()
+        """
+        shared = tuple(group._to(device) for group in self.shared)
+        return Stages(shared, tuple(tuple(group._to(device) for group in chunk) for chunk in self.chunks), self.bounds)
+
+
+class Product(NamedTuple):
+    """A leaf, or a product of one or two others with the node's weight applied; nodes with more children take several."""
+
+    node: int  # -1 without weight
+    parts: tuple[int, ...]
+    arity: int
+    width: int  # numbers in a row of the product
+    columns: int  # numbers in a row of the table
+
+
+class Rows(NamedTuple):
+    """The rows of one table."""
+
+    number: int
+    samples: bool = False  # the rows are the samples
+    codes: Tensor | None = None  # the row of every sample, where the rows are not the samples
+    picks: tuple[Tensor | None, ...] = (None, None)  # for every part, its row for each row of the product
+    crossed: bool = False
+
+
+class Fold(NamedTuple):
+    """Products folded into groups."""
+
+    rows: list[Rows]  # of every product
+    parts: list[tuple[int, ...]]  # of every product, in the order in which the groups take them
+    groups: tuple[Group, ...]
+    shared: int  # number of groups, the first ones, whose rows are not the samples
+    numbers: int  # numbers that each sample takes in the others
+
+
+def every_sample(shape: Shape, samples: int, device: torch.device) -> Stages:
+    """The steps that evaluate the network of Appendix A, where every table has one row a sample.
+
+    Example:
+        >>> from tensornet.shape import make_shape
+        >>> from tensornet.tree import ModeTree
+        >>> stages = every_sample(make_shape(ModeTree.perfect(8)), 100, torch.device("cpu"))
+        >>> [group.count for group in stages.chunks[0]]
+        [8, 4, 2, 1]
+    """
+    return _staged(_sample_fold(shape), samples, device)
+
+
+@lru_cache(maxsize=64)
+def _sample_fold(shape: Shape) -> Fold:
+    return _fold(split(shape, 0), lambda *_: Rows(0, samples=True))
+
+
+@lru_cache(maxsize=64)
+def every_entry(shape: Shape) -> tuple[Stages, tuple[int, ...]]:
+    """The steps that compute all entries, and the modes in the order in which the root's rows run over them, the last fastest.
+
+    Example:
+        >>> from tensornet.shape import make_shape
+        >>> from tensornet.tree import ModeTree
+        >>> every_entry(make_shape(ModeTree.from_nested(((2, 0), 1))))[1]
+        (2, 0, 1)
+    """
+    products = split(shape, math.prod(shape.mode_sizes))
+
+    def cross(product: Product, parts: Sequence[Rows]) -> Rows:
+        return Rows(math.prod(part.number for part in parts) if parts else product.width, crossed=len(parts) > 1)
+
+    folded = _fold(products, cross)
+    order: list[int] = []
+    waiting = [len(products) - 1]
+    while waiting:
+        place = waiting.pop()
+        if folded.parts[place]:
+            waiting.extend(reversed(folded.parts[place]))
+        else:
+            order.append(products[place].node)
+    return Stages(folded.groups), tuple(order)
+
+
+def chosen(
+    products: Sequence[Product], choose: Callable[[Product, Sequence[Rows]], Rows], samples: int, device: torch.device
+) -> tuple[Stages, list[Rows]]:
+    """The steps in which every product has the rows that ``choose`` finds from those of its parts, and these rows.
+
+    Example:
+        >>> from tensornet.shape import make_shape
+        >>> from tensornet.tree import ModeTree
+        >>> products = split(make_shape(ModeTree.star(2)), 5)
+        >>> chosen(products, lambda product, parts: Rows(5, samples=True), 5, torch.device("cpu"))[0].bounds
+        ((0, 5),)
+    """
+    folded = _fold(products, choose)
+    return _staged(folded, samples, device), folded.rows
+
+
+def split(shape: Shape, samples: int) -> list[Product]:
+    """All nodes as products of at most two factors, children before parents; small tables are multiplied with each other first.
+
+    Example:
+        >>> from tensornet.shape import make_shape
+        >>> from tensornet.tree import ModeTree
+        >>> [product.parts for product in split(make_shape(ModeTree.star(4)), 100)[4:]]
+        [(0, 1), (2, 3), (4, 5)]
+    """
+    products: list[Product] = []
+    sizes: list[int] = []
+    places: list[int] = []
+
+    def add(product: Product, size: int) -> int:
+        products.append(product)
+        sizes.append(size)
+        return len(products) - 1
+
+    for node, below in enumerate(shape.tree.child_ids):
+        width, columns = shape.weights[node]
+        waiting = [(sizes[places[child]], places[child]) for child in below]
+        heapq.heapify(waiting)
+        while len(waiting) > 2:
+            (size, first), (other, second) = heapq.heappop(waiting), heapq.heappop(waiting)
+            size = min(size * other, samples)
+            heapq.heappush(waiting, (size, add(Product(-1, (first, second), 0, width, width), size)))
+        size = min(math.prod(size for size, _ in waiting) if below else width, samples)
+        places.append(add(Product(node, tuple(place for _, place in waiting), len(below), width, columns), size))
+    return products
+
+
+def _fold(products: Sequence[Product], choose: Callable[[Product, Sequence[Rows]], Rows]) -> Fold:
+    """Groups the products that have equal sizes, kinds of rows and, recursively, parts; larger tables are first parts."""
+    rows: list[Rows] = []
+    below: list[tuple[int, ...]] = []
+    group_of: list[int] = []
+    members: list[list[int]] = []
+    known: dict[Any, int] = {}
+    for place, product in enumerate(products):
+        parts = product.parts
+        if len(parts) > 1 and _rank(rows[parts[0]], group_of[parts[0]]) > _rank(rows[parts[1]], group_of[parts[1]]):
+            parts = parts[::-1]
+        row = choose(product, [rows[part] for part in parts])
+        key = (product[2:], product.node < 0, row.number, row.samples, row.crossed, *(group_of[part] for part in parts))
+        group = known.setdefault(key, len(known))
+        if group == len(members):
+            members.append([])
+        members[group].append(place)
+        rows.append(row)
+        below.append(parts)
+        group_of.append(group)
+    shared_first = sorted(range(len(members)), key=lambda group: rows[members[group][0]].samples)
+    moved = {group: place for place, group in enumerate(shared_first)}
+    groups = _ordered(products, rows, below, [moved[group] for group in group_of], len(members))
+    alone = [product for product, row in zip(products, rows) if row.samples]
+    numbers = sum((len(product.parts) + 1) * product.width + product.columns for product in alone)
+    return Fold(rows, below, groups, sum(not rows[run[0]].samples for run in members), numbers)
+
+
+def _rank(row: Rows, group: int) -> tuple[bool, int, int]:
+    return not row.samples, -row.number, group
+
+
+def _ordered(
+    products: Sequence[Product], rows: Sequence[Rows], below: Sequence[tuple[int, ...]], group_of: Sequence[int], count: int
+) -> tuple[Group, ...]:
+    """The groups, with members in the order in which the groups above take them, so that every part is one run of tables."""
+    runs: list[list[int]] = [[] for _ in range(count)]
+    runs[-1].append(len(products) - 1)
+    groups: list[Group] = []
+    for run in reversed(runs):
+        parts = []
+        for position in range(len(below[run[0]])):
+            factors = [below[place][position] for place in run]
+            source, size = group_of[factors[0]], rows[factors[0]].number
+            picks = [pick for place in run if (pick := rows[place].picks[position]) is not None]
+            parts.append(Part(source, len(runs[source]), len(run) * size, _under_each_other(picks, size)))
+            runs[source] += factors
+        product, row = products[run[0]], rows[run[0]]
+        nodes = tuple(products[place].node for place in run) if product.node >= 0 else ()
+        joined = row.crossed and bool(nodes) and product.columns <= WIDEST_JOIN
+        picks = [] if parts else [pick for place in run if (pick := rows[place].picks[0]) is not None]
+        picked = torch.stack(picks) if picks else None
+        groups.append(Group(len(run), nodes, product.arity, product.columns, tuple(parts), row.crossed, joined, picked))
+    return tuple(reversed(groups))
+
+
+def _under_each_other(picks: Sequence[Tensor], count: int) -> Tensor | None:
+    """Rows of tables of ``count`` rows, as rows of all these tables put under each other."""
+    if not picks:
+        return None
+    rows = torch.stack(list(picks))
+    if len(picks) > 1:
+        rows += torch.arange(0, len(picks) * count, count, device=rows.device)[:, None]
+    return rows.flatten().to(torch.int32 if max(len(picks) * count, rows.numel()) < 2**31 else torch.int64)
+
+
+def _staged(folded: Fold, samples: int, device: torch.device) -> Stages:
+    shared, rest = folded.groups[: folded.shared], folded.groups[folded.shared :]
+    if not rest:
+        return Stages(shared)
+    kept = _most_kept(device, len(rest))
+    if samples * folded.numbers <= kept:
+        return Stages(shared, (rest,), ((0, samples),))
+    length = kept // 2 // folded.numbers + 1
+    bounds = tuple((start, min(start + length, samples)) for start in range(0, samples, length))
+    return Stages(shared, tuple(tuple(group._cut(*bound) for group in rest) for bound in bounds), bounds)
+
+
+def _most_kept(device: torch.device, steps: int) -> int:
+    """Most numbers of samples that are kept for the backward pass; with more, samples are taken in chunks and computed again.
+
+    On a CPU, where fresh memory and numbers that leave the cache cost more than arithmetic, these are few, but enough for each step
+    to outweigh its call.
+    """
+    return max(min(2**27, 2**23 * steps), 2**18 * steps) if device.type == "cpu" else 2**30

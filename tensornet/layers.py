@@ -1,0 +1,394 @@
+"""Hierarchical tensor factorizations as layers of a network: feature maps, a classifier, factorized linear and convolution weights.
+
+A factorization is the weight space of a deep convolutional network with product pooling (Appendix A of the paper), or of the
+generalized ones of Cohen and Shashua 2016. Modes are places of an image or a sequence; a feature map turns what is at a place into the
+vector ``x_n`` of its mode.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, linear, normalize
+
+from tensornet.circuit import PRODUCT, Activation, Pooling
+from tensornet.htf import HTF
+from tensornet.tree import ModeTree, Nested, Node
+
+CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+
+# Feature maps
+
+
+class AffineFeatures(nn.Module):
+    """Feature map ``x -> (1, (x - center) / scale)``: inputs ``(B, N)`` or ``(B, N, C)``, features ``(B, N, 1 + C)``.
+
+    With it a factorization is a polynomial in the inputs, of degree at most 1 in each. With inputs of a magnitude around 1 after
+    centring, products over many modes keep their scale, since the first feature is 1.
+
+    Args:
+        center: Subtracted from the inputs.
+        scale: The inputs are divided by it.
+
+    Raises:
+        ValueError: ``scale`` is not a finite number other than 0.
+
+    Example:
+        >>> AffineFeatures()(torch.tensor([[0.0, 0.5]]))
+        tensor([[[1.0000, 0.0000],
+                 [1.0000, 0.5000]]])
+        >>> AffineFeatures(center=0.5, scale=0.5)(torch.zeros(7, 64, 3)).shape
+        torch.Size([7, 64, 4])
+    """
+
+    def __init__(self, center: float = 0.0, scale: float = 1.0) -> None:
+        super().__init__()
+        if not (math.isfinite(scale) and scale != 0):
+            raise ValueError(f"scale must be a finite number other than 0; got {scale}")
+        self.center, self.scale = center, scale
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The features ``(B, N, 1 + C)``.
+
+        Raises:
+            TypeError: The inputs are no tensor of a floating type.
+            ValueError: Their shape is wrong.
+
+        Example:
+            >>> AffineFeatures(center=1.0)(torch.tensor([[3.0]])).tolist()
+            [[[1.0, 2.0]]]
+        """
+        values = (_by_place(inputs) - self.center) / self.scale
+        return torch.cat([torch.ones_like(values[..., :1]), values], -1)
+
+    def extra_repr(self) -> str:
+        """One line for ``print``."""
+        return f"center={self.center}, scale={self.scale}"
+
+
+class TrigonometricFeatures(nn.Module):
+    """Feature map ``x -> (cos(pi x / 2), sin(pi x / 2))``, ``(B, N)`` or ``(B, N, C)`` to ``(B, N, 2 C)``, for inputs from 0 to 1.
+
+    The map of Stoudenmire and Schwab 2016. The cosines of all channels come first, and all is divided by ``sqrt(C)``, so that every
+    feature vector has norm 1 and the outer product of any number of them as well.
+
+    Example:
+        >>> TrigonometricFeatures()(torch.tensor([[0.0, 1.0]])).round(decimals=3).abs()
+        tensor([[[1., 0.],
+                 [0., 1.]]])
+    """
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The features ``(B, N, 2 C)``.
+
+        Raises:
+            TypeError: The inputs are no tensor of a floating type.
+            ValueError: Their shape is wrong.
+
+        Example:
+            >>> TrigonometricFeatures()(torch.rand(5, 64, 3)).norm(dim=-1).allclose(torch.ones(5, 64))
+            True
+        """
+        angles = _by_place(inputs) * (math.pi / 2)
+        return torch.cat([angles.cos(), angles.sin()], -1) / angles.shape[-1] ** 0.5
+
+
+class PatchFeatures(nn.Module):
+    """Learned features of local patches, the "representation layer" of Cohen and Shashua 2016, as a map of inputs at places.
+
+    The places, in row-major order, are put back on the grid ``size``; a convolution and ReLU follow, ``relu(<w_d, patch> + b_d)``, and
+    a constant feature 1 before the learned ones keeps the scale of products over many modes. ``(B, N)`` or ``(B, N, C)`` to
+    ``(B, N', 1 + features)``, where ``N'`` is the number of places of :attr:`grid`.
+
+    Args:
+        size: Size of the image or sequence along each of its one to three axes.
+        features: Number of learned features.
+        channels: Number ``C`` of channels of the inputs.
+        patch: Size of a patch along every axis.
+        stride: Distance of neighbouring patches. Patches lap over the border (with zeros) where needed to cover everything.
+        generator: Source of randomness.
+        dtype: Type of the weights.
+        device: Where the weights are made.
+
+    Attributes:
+        grid: Number of patches along each axis.
+
+    Raises:
+        TypeError: A size is no integer.
+        ValueError: A size is below 1, or there are more than three axes.
+
+    Example:
+        >>> PatchFeatures((8, 8), 5)(torch.rand(7, 64)).shape
+        torch.Size([7, 64, 6])
+        >>> PatchFeatures((8, 8), 5, patch=2, stride=2).grid
+        (4, 4)
+    """
+
+    def __init__(
+        self,
+        size: int | Sequence[int],
+        features: int = 8,
+        *,
+        channels: int = 1,
+        patch: int = 3,
+        stride: int = 1,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        self.size = _sizes("size", size)
+        if len(self.size) not in CONVOLUTIONS:
+            raise ValueError(f"size must have one to three axes; got {self.size}")
+        _sizes("features, channels, patch and stride", (features, channels, patch, stride))
+        self.grid = tuple(-(-length // stride) for length in self.size)
+        padded = [max((count - 1) * stride + patch - length, 0) for length, count in zip(self.size, self.grid)]
+        self.padding = [side for total in reversed(padded) for side in (total // 2, total - total // 2)]
+        self.convolution = CONVOLUTIONS[len(self.size)](channels, features, patch, stride, device=device, dtype=dtype)
+        _draw(self.convolution.weight, (2 / math.prod(self.convolution.weight.shape[1:])) ** 0.5, generator)
+        nn.init.zeros_(cast(Tensor, self.convolution.bias))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The features ``(B, N', 1 + features)``.
+
+        Raises:
+            TypeError: The inputs are no tensor of a floating type.
+            ValueError: Their shape is wrong.
+
+        Example:
+            >>> PatchFeatures(28, 4, channels=3, patch=4, stride=4)(torch.rand(2, 28, 3)).shape
+            torch.Size([2, 7, 5])
+        """
+        values = _by_place(inputs)
+        wanted = (math.prod(self.size), self.convolution.in_channels)
+        if values.shape[1:] != wanted:
+            raise ValueError(f"inputs need the shape (B, {wanted[0]}, {wanted[1]}); got {tuple(inputs.shape)}")
+        images = nn.functional.pad(values.mT.unflatten(2, self.size), self.padding)
+        learned = self.convolution(images).relu().flatten(2).mT
+        return torch.cat([torch.ones_like(learned[..., :1]), learned], -1)
+
+
+# Classifier
+
+
+class HTFClassifier(nn.Module):
+    """A classifier of images or sequences: feature map, then the network of a factorization with one output a class.
+
+    Inputs are images ``(B, C, *size)`` or ``(B, *size)``, or where ``size`` has one axis sequences ``(B, L, C)`` or ``(B, L)``; the form
+    without channels is for one channel. Outputs are logits ``(B, classes)``. The defaults want inputs from 0 to 1.
+
+    By default the logits of product pooling are ``logit_scale * y / |y|``, where ``y = <x_1 o ... o x_N, W_H>`` are the outputs of the
+    factorization and the learned ``logit_scale`` is one number. Products over many modes vary over many orders of magnitude between
+    samples; without this, training is unstable. It departs from the multilinear model in the confidence alone: the order of the classes
+    is the one of ``y``, and dividing the channels of every node of the network by their norm would give the same. It is computed of
+    logarithms, so that any number of modes is in range.
+
+    For product pooling, the weights start near those for which all intermediate results are 1 (identities, and at the leaves the vector
+    whose product with the features of constant inputs from 0 to 1 is nearest to 1), plus noise; for other poolings, normal with a
+    variance that keeps the scale of activations: ``1 / rows``, or ``2 / rows`` with ReLU.
+
+    Args:
+        size: Size of an image along each axis, or the length of a sequence.
+        classes: Number of classes, at least 2.
+        channels: Number of channels of the inputs.
+        features: Feature map from ``(B, N, C)`` to ``(B, N', D)``; its attribute ``grid``, if it has one, is the grid of the ``N'`` places.
+            By default ``AffineFeatures(center=0.5, scale=0.5)``.
+        tree: Mode tree over the places; by default ``ModeTree.grid`` with ``window``.
+        window: Pooling window of the default tree.
+        ranks: Numbers of channels within the network, as for :class:`HTF`.
+        shared: Nodes of one height share their weights. Places are then told apart by the tree alone, which wants features of patches.
+        pooling: ``"product"``, ``"max"`` or ``"mean"``.
+        activation: Applied before pooling: ``None`` or ``"relu"``.
+        normalize: Whether logits are normalised as above; by default for product pooling only.
+        noise: Relative size of the noise in the initial weights for product pooling.
+        generator: Source of randomness.
+        dtype: Real floating type of the weights.
+        device: Where the weights are made.
+
+    Attributes:
+        features: The feature map.
+        htf: The factorization.
+        logit_scale: The learned scale, or ``None``.
+
+    Raises:
+        TypeError: An argument has a wrong type, or ``dtype`` is complex.
+        ValueError: An argument is out of its range, or ``tree`` does not have one mode a place.
+
+    Example:
+        >>> HTFClassifier((8, 8), classes=10)(torch.rand(5, 1, 8, 8)).shape
+        torch.Size([5, 10])
+        >>> HTFClassifier(20, classes=3, channels=4, tree=ModeTree.chain(20))(torch.rand(5, 20, 4)).shape
+        torch.Size([5, 3])
+    """
+
+    def __init__(
+        self,
+        size: int | Sequence[int],
+        classes: int,
+        *,
+        channels: int = 1,
+        features: nn.Module | None = None,
+        tree: ModeTree | None = None,
+        window: int | Sequence[int] = 2,
+        ranks: int | Mapping[Node, int] = 16,
+        shared: bool = False,
+        pooling: Pooling = "product",
+        activation: Activation = None,
+        normalize: bool | None = None,
+        noise: float = 0.3,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        dtype = dtype or torch.get_default_dtype()
+        self.size, (self.channels, self.classes) = _sizes("size", size), _sizes("channels and classes", (channels, classes))
+        if self.classes < 2:
+            raise ValueError(f"classes must be at least 2; got {classes}")
+        if not dtype.is_floating_point:
+            raise TypeError(f"a classifier needs a real floating dtype; got {dtype}")
+        if not (math.isfinite(noise) and noise >= 0):
+            raise ValueError(f"noise must be a finite number of at least 0; got {noise}")
+        self.features = features if features is not None else AffineFeatures(center=0.5, scale=0.5)
+        typical = _typical_features(self.features, math.prod(self.size), self.channels, dtype, device)
+        grid = getattr(self.features, "grid", self.size)
+        if tree is None:
+            tree = ModeTree.grid(grid, window)
+        if tree.order != typical.shape[1]:
+            raise ValueError(f"tree needs one mode for each of the {typical.shape[1]} places of the features; got {tree.order} modes")
+        self.htf = HTF(
+            tree, typical.shape[2], ranks, outputs=classes, shared=shared, pooling=pooling, activation=activation, dtype=dtype, device=device
+        )
+        if pooling == "product":
+            _near_one(self.htf, typical.flatten(0, 1), noise, generator)
+        else:
+            _unit_scale(self.htf, 2.0 if activation else 1.0, generator)
+        normalize = pooling == "product" if normalize is None else normalize
+        self.logit_scale = nn.Parameter(torch.tensor(LOGIT_SCALE, dtype=dtype, device=device)) if normalize else None
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The logits ``(B, classes)``.
+
+        Raises:
+            TypeError: The inputs are no tensor, or of another type than the weights.
+            ValueError: They have a wrong shape or are on another device.
+
+        Example:
+            >>> model = HTFClassifier((4, 4), 3, pooling="max", activation="relu")
+            >>> torch.equal(model(torch.ones(2, 4, 4)), model.htf(model.features(torch.ones(2, 16))))
+            True
+        """
+        features = self.features(self._places(inputs))
+        if self.logit_scale is None:
+            return cast(Tensor, self.htf(features))
+        if self.htf.combination != PRODUCT:
+            return self.logit_scale * normalize(self.htf(features), dim=-1)
+        signs, sizes = self.htf(features, log=True)
+        norms = torch.logsumexp(2 * sizes, -1, keepdim=True) / 2
+        return self.logit_scale * signs * (sizes - norms.clamp_min(torch.finfo(norms.dtype).min)).exp()
+
+    def _places(self, inputs: Tensor) -> Tensor:
+        """Inputs by place, ``(B, N, C)``."""
+        weight = next(self.htf.parameters())
+        if not isinstance(inputs, Tensor):
+            raise TypeError(f"inputs must be a tensor; got {type(inputs).__name__}")
+        if inputs.dtype != weight.dtype:
+            raise TypeError(f"inputs must have the weights' type {weight.dtype}; got {inputs.dtype}")
+        if inputs.device != weight.device:
+            raise ValueError(f"inputs must be on the weights' device {weight.device}; got {inputs.device}")
+        given, sequence = tuple(inputs.shape[1:]), len(self.size) == 1
+        if self.channels == 1 and given == self.size:
+            return inputs.flatten(1).unsqueeze(2)
+        wanted = (*self.size, self.channels) if sequence else (self.channels, *self.size)
+        if given != wanted:
+            plain = f" or (B, {', '.join(map(str, self.size))})" if self.channels == 1 else ""
+            raise ValueError(f"inputs need the shape (B, {', '.join(map(str, wanted))}){plain}; got {tuple(inputs.shape)}")
+        return inputs if sequence else inputs.flatten(2).mT
+
+
+LOGIT_SCALE = 10.0  # initial: with 10 classes, confidences of up to 0.999
+
+
+# Factorized weights
+
+
+class HTFLinear(nn.Module):
+    """A linear layer ``y = W x + b`` whose weight is the end tensor of a factorization, ``(..., prod(in)) -> (..., prod(out))``.
+
+    The modes of the end tensor are the factors of the numbers of outputs, then of inputs; the weight is its reshaping. Every entry of the
+    initial weight has variance ``1 / inputs``.
+
+    Args:
+        in_sizes: Factors of the number of inputs.
+        out_sizes: Factors of the number of outputs.
+        ranks: As for :class:`HTF`.
+        tree: Mode tree over ``out_sizes`` and ``in_sizes``; by default the balanced tree over pairs of an output and an input factor.
+        bias: Whether a vector is added.
+        generator: Source of randomness.
+        dtype: Type of the weights.
+        device: Where the weights are made.
+
+    Attributes:
+        htf: The factorization.
+        bias: The bias, or ``None``.
+
+    Raises:
+        TypeError: An argument has a wrong type.
+        ValueError: An argument is out of its range, or ``tree`` does not have one mode a factor.
+
+    Example:
+        >>> layer = HTFLinear((8, 8), (4, 4), ranks=5)
+        >>> layer(torch.ones(7, 64)).shape
+        torch.Size([7, 16])
+        >>> layer.htf.tree.to_nested()
+        ((0, 2), (1, 3))
+    """
+
+    def __init__(
+        self,
+        in_sizes: Sequence[int],
+        out_sizes: Sequence[int],
+        ranks: int | Mapping[Node, int] | None = None,
+        *,
+        tree: ModeTree | None = None,
+        bias: bool = True,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        self.in_sizes, self.out_sizes = _sizes("in_sizes", in_sizes), _sizes("out_sizes", out_sizes)
+        tree = _paired(len(self.out_sizes), len(self.in_sizes)) if tree is None else tree
+        self.htf = HTF(tree, (*self.out_sizes, *self.in_sizes), ranks, dtype=dtype, device=device)
+        _unit_scale(self.htf, 1.0, generator, math.prod(self.in_sizes) ** -0.5)
+        self.bias = nn.Parameter(torch.zeros(math.prod(self.out_sizes), dtype=dtype, device=device)) if bias else None
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight ``(outputs, inputs)``, contracted anew at every access.
+
+        Example:
+            >>> HTFLinear((8, 8), (4, 4), ranks=5).weight.shape
+            torch.Size([16, 64])
+        """
+        return self.htf.contract().reshape(math.prod(self.out_sizes), math.prod(self.in_sizes))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """``inputs @ weight.T + bias``.
+
+        Raises:
+            ValueError: The last axis has a wrong size.
+
+        Example:
+            >>> layer = HTFLinear((3, 4), (2,), ranks=3, bias=False)
+            >>> torch.allclose(layer(torch.ones(1, 12)), layer.weight.sum(1))
+            True
+        """
+        if inputs.shape[-1:] != (math.prod(self.in_sizes),):
+            raise ValueError(f"inputs need the shape (..., {math.prod(self.in_sizes)}); got {tuple(inputs.shape)}")
+        return linear(inputs, self.weight, self.bias)
