@@ -54,16 +54,22 @@ def prepare(
     note: str = "",
     flops: int | None = None,
 ) -> Contestant:
-    """Makes the contestant that calls ``function(*parameters)`` and, where the workload asks for it, differentiates."""
+    """Makes the contestant that calls ``function(*parameters)`` and, where the workload asks for it, differentiates.
+
+    The gradient that is pulled back is laid out in memory like the contestant's own result, which spares those that return permuted
+    views a copy.
+    """
     if not case.workload.backward:
         plain = [parameter.detach() for parameter in parameters]
-
         return Contestant(name, lambda: (function(*plain),), unpack, note, flops)
     leaves = [parameter if parameter.requires_grad else parameter.detach().requires_grad_() for parameter in parameters]
+    like = function(*leaves).detach()
+    cotangent = None if case.cotangent is None else torch.empty_like(like).copy_(case.cotangent)
+    del like
 
     def both() -> Sequence[Tensor]:
         value = function(*leaves)
-        return (value, *torch.autograd.grad(value, leaves, case.cotangent))
+        return (value, *torch.autograd.grad(value, leaves, cotangent))
 
     return Contestant(name, both, unpack, note, flops)
 

@@ -159,7 +159,7 @@ def _upward(workload: Workload, rows: Sequence[int]) -> list[Product]:
 
 
 def _distinct(indices: Tensor, modes: Sequence[int]) -> int:
-    return len(indices[:, list(modes)].unique(dim=0))  # type: ignore[no-untyped-call]
+    return len(indices[:, list(modes)].unique(dim=0))
 
 
 def _flops(products: Sequence[Product]) -> int:

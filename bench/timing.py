@@ -56,7 +56,7 @@ def seconds(run: Callable[[], Any], calls: int, device: torch.device) -> float:
         for _ in range(calls):
             run()
         return (time.perf_counter() - start) / calls
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize(device)
     begin.record()
     for _ in range(calls):

@@ -3,6 +3,7 @@
 from tensornet.completion import TensorCompleter
 from tensornet.graphs import capture
 from tensornet.htf import HTF
+from tensornet.layers import AffineFeatures, HTFClassifier, HTFConv2d, HTFLinear, PatchFeatures, TrigonometricFeatures
 from tensornet.network import Request
 from tensornet.observed import Observed, observe
 from tensornet.optim import GroupRMSprop
@@ -16,15 +17,21 @@ __version__ = "0.1.0"
 
 __all__ = [
     "HTF",
+    "AffineFeatures",
     "GroupRMSprop",
+    "HTFClassifier",
+    "HTFConv2d",
+    "HTFLinear",
     "MemoryLimitError",
     "ModeTree",
     "Observed",
+    "PatchFeatures",
     "Plan",
     "RepeatedNode",
     "Request",
     "Shape",
     "TensorCompleter",
+    "TrigonometricFeatures",
     "capture",
     "effective_rank",
     "hierarchical_rank",

@@ -153,12 +153,17 @@ def every_sample(shape: Shape, samples: int, device: torch.device) -> Stages:
     return _staged(_sample_fold(shape), samples, device)
 
 
-@lru_cache(maxsize=64)
+@torch.compiler.assume_constant_result  # torch.compile looks through lru_cache, and would trace the search
 def _sample_fold(shape: Shape) -> Fold:
+    return _known_sample_fold(shape)
+
+
+@lru_cache(maxsize=64)
+def _known_sample_fold(shape: Shape) -> Fold:
     return _fold(split(shape, 0), lambda *_: Rows(0, samples=True))
 
 
-@lru_cache(maxsize=64)
+@torch.compiler.assume_constant_result
 def every_entry(shape: Shape) -> tuple[Stages, tuple[int, ...]]:
     """The steps that compute all entries, and the modes in the order in which the root's rows run over them, the last fastest.
 
@@ -166,23 +171,26 @@ def every_entry(shape: Shape) -> tuple[Stages, tuple[int, ...]]:
         >>> from tensornet.shape import make_shape
         >>> from tensornet.tree import ModeTree
         >>> every_entry(make_shape(ModeTree.from_nested(((2, 0), 1))))[1]
-        (2, 0, 1)
+        (0, 2, 1)
     """
-    products = split(shape, math.prod(shape.mode_sizes))
-
-    def cross(product: Product, parts: Sequence[Rows]) -> Rows:
-        return Rows(math.prod(part.number for part in parts) if parts else product.width, crossed=len(parts) > 1)
-
-    folded = _fold(products, cross)
+    folded = _known_entry_fold(shape)
     order: list[int] = []
-    waiting = [len(products) - 1]
+    waiting = [len(folded.parts) - 1]
     while waiting:
         place = waiting.pop()
         if folded.parts[place]:
             waiting.extend(reversed(folded.parts[place]))
         else:
-            order.append(products[place].node)
+            order.append(place)
     return Stages(folded.groups), tuple(order)
+
+
+@lru_cache(maxsize=64)
+def _known_entry_fold(shape: Shape) -> Fold:
+    def cross(product: Product, parts: Sequence[Rows]) -> Rows:
+        return Rows(math.prod(part.number for part in parts) if parts else product.width, crossed=len(parts) > 1)
+
+    return _fold(split(shape, math.prod(shape.mode_sizes)), cross)
 
 
 def chosen(

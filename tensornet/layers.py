@@ -13,13 +13,14 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, linear, normalize
+from torch.nn import functional
 
 from tensornet.circuit import PRODUCT, Activation, Pooling
 from tensornet.htf import HTF
 from tensornet.tree import ModeTree, Nested, Node
 
-CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}  # by number of axes
+LOGIT_SCALE = 10.0  # initial: with 10 classes, confidences of up to 0.999
 
 
 # Feature maps
@@ -168,7 +169,7 @@ class PatchFeatures(nn.Module):
         wanted = (math.prod(self.size), self.convolution.in_channels)
         if values.shape[1:] != wanted:
             raise ValueError(f"inputs need the shape (B, {wanted[0]}, {wanted[1]}); got {tuple(inputs.shape)}")
-        images = nn.functional.pad(values.mT.unflatten(2, self.size), self.padding)
+        images = functional.pad(values.mT.unflatten(2, self.size), self.padding)
         learned = self.convolution(images).relu().flatten(2).mT
         return torch.cat([torch.ones_like(learned[..., :1]), learned], -1)
 
@@ -262,12 +263,21 @@ class HTFClassifier(nn.Module):
         if tree.order != typical.shape[1]:
             raise ValueError(f"tree needs one mode for each of the {typical.shape[1]} places of the features; got {tree.order} modes")
         self.htf = HTF(
-            tree, typical.shape[2], ranks, outputs=classes, shared=shared, pooling=pooling, activation=activation, dtype=dtype, device=device
+            tree,
+            typical.shape[2],
+            ranks,
+            outputs=classes,
+            shared=shared,
+            pooling=pooling,
+            activation=activation,
+            dtype=dtype,
+            device=device,
         )
         if pooling == "product":
             _near_one(self.htf, typical.flatten(0, 1), noise, generator)
         else:
-            _unit_scale(self.htf, 2.0 if activation else 1.0, generator)
+            gain = 2.0 if activation else 1.0
+            _unit_scale(self.htf, generator, leaves=gain / typical.shape[2], gain=gain)
         normalize = pooling == "product" if normalize is None else normalize
         self.logit_scale = nn.Parameter(torch.tensor(LOGIT_SCALE, dtype=dtype, device=device)) if normalize else None
 
@@ -287,7 +297,7 @@ class HTFClassifier(nn.Module):
         if self.logit_scale is None:
             return cast(Tensor, self.htf(features))
         if self.htf.combination != PRODUCT:
-            return self.logit_scale * normalize(self.htf(features), dim=-1)
+            return self.logit_scale * functional.normalize(self.htf(features), dim=-1)
         signs, sizes = self.htf(features, log=True)
         norms = torch.logsumexp(2 * sizes, -1, keepdim=True) / 2
         return self.logit_scale * signs * (sizes - norms.clamp_min(torch.finfo(norms.dtype).min)).exp()
@@ -309,9 +319,6 @@ class HTFClassifier(nn.Module):
             plain = f" or (B, {', '.join(map(str, self.size))})" if self.channels == 1 else ""
             raise ValueError(f"inputs need the shape (B, {', '.join(map(str, wanted))}){plain}; got {tuple(inputs.shape)}")
         return inputs if sequence else inputs.flatten(2).mT
-
-
-LOGIT_SCALE = 10.0  # initial: with 10 classes, confidences of up to 0.999
 
 
 # Factorized weights
@@ -353,7 +360,7 @@ class HTFLinear(nn.Module):
         self,
         in_sizes: Sequence[int],
         out_sizes: Sequence[int],
-        ranks: int | Mapping[Node, int] | None = None,
+        ranks: int | Mapping[Node, int],
         *,
         tree: ModeTree | None = None,
         bias: bool = True,
@@ -365,7 +372,7 @@ class HTFLinear(nn.Module):
         self.in_sizes, self.out_sizes = _sizes("in_sizes", in_sizes), _sizes("out_sizes", out_sizes)
         tree = _paired(len(self.out_sizes), len(self.in_sizes)) if tree is None else tree
         self.htf = HTF(tree, (*self.out_sizes, *self.in_sizes), ranks, dtype=dtype, device=device)
-        _unit_scale(self.htf, 1.0, generator, math.prod(self.in_sizes) ** -0.5)
+        _unit_scale(self.htf, generator, leaves=1.0, last=math.prod(self.in_sizes) ** -0.5)
         self.bias = nn.Parameter(torch.zeros(math.prod(self.out_sizes), dtype=dtype, device=device)) if bias else None
 
     @property
@@ -391,4 +398,175 @@ class HTFLinear(nn.Module):
         """
         if inputs.shape[-1:] != (math.prod(self.in_sizes),):
             raise ValueError(f"inputs need the shape (..., {math.prod(self.in_sizes)}); got {tuple(inputs.shape)}")
-        return linear(inputs, self.weight, self.bias)
+        return functional.linear(inputs, self.weight, self.bias)
+
+
+class HTFConv2d(nn.Module):
+    """A convolution whose weight is the end tensor of a factorization: ``(B, prod(in), H, W) -> (B, prod(out), H', W')``.
+
+    The modes of the end tensor are the factors of the numbers of output channels, then of input channels, then the kernel's two axes.
+
+    Args:
+        in_sizes: Factors of the number of input channels.
+        out_sizes: Factors of the number of output channels.
+        kernel_size: Size of the kernel along both axes.
+        ranks: As for :class:`HTF`.
+        stride: Distance of neighbouring outputs.
+        padding: Zeros around the inputs.
+        tree: Mode tree over all modes; by default as for :class:`HTFLinear`, with the kernel's axes after the pairs.
+        bias: Whether a vector is added.
+        generator: Source of randomness.
+        dtype: Type of the weights.
+        device: Where the weights are made.
+
+    Attributes:
+        kernel: The weight as that of an :class:`HTFLinear` from patches to output channels.
+
+    Raises:
+        TypeError: An argument has a wrong type.
+        ValueError: An argument is out of its range, or ``tree`` does not have one mode a factor.
+
+    Example:
+        >>> HTFConv2d((4, 4), (8, 4), 3, ranks=6, padding=1)(torch.ones(2, 16, 10, 10)).shape
+        torch.Size([2, 32, 10, 10])
+    """
+
+    def __init__(
+        self,
+        in_sizes: Sequence[int],
+        out_sizes: Sequence[int],
+        kernel_size: int,
+        ranks: int | Mapping[Node, int],
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        tree: ModeTree | None = None,
+        bias: bool = True,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        _sizes("kernel_size and stride", (kernel_size, stride))
+        self.stride, self.padding = stride, padding
+        sizes = (*_sizes("in_sizes", in_sizes), kernel_size, kernel_size)
+        self.kernel = HTFLinear(sizes, out_sizes, ranks, tree=tree, bias=bias, generator=generator, dtype=dtype, device=device)
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight ``(out channels, in channels, kernel_size, kernel_size)``, contracted anew at every access.
+
+        Example:
+            >>> HTFConv2d((4, 4), (8, 4), 3, ranks=6).weight.shape
+            torch.Size([32, 16, 3, 3])
+        """
+        width = self.kernel.in_sizes[-1]
+        return self.kernel.weight.unflatten(1, (-1, width, width))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The convolution, as ``torch.nn.functional.conv2d`` with :attr:`weight`.
+
+        Raises:
+            ValueError: The inputs are no images with the right number of channels.
+
+        Example:
+            >>> layer = HTFConv2d((2, 2), (3,), 1, ranks=2, stride=2)
+            >>> layer(torch.zeros(1, 4, 8, 8)).shape
+            torch.Size([1, 3, 4, 4])
+        """
+        channels = math.prod(self.kernel.in_sizes[:-2])
+        if inputs.ndim != 4 or inputs.shape[1] != channels:
+            raise ValueError(f"inputs need the shape (B, {channels}, H, W); got {tuple(inputs.shape)}")
+        return functional.conv2d(inputs, self.weight, self.kernel.bias, self.stride, self.padding)
+
+
+# Helpers
+
+
+def _by_place(inputs: Any) -> Tensor:
+    """Inputs ``(B, N)`` or ``(B, N, C)`` as ``(B, N, C)``."""
+    if not isinstance(inputs, Tensor) or not inputs.dtype.is_floating_point:
+        kind = inputs.dtype if isinstance(inputs, Tensor) else type(inputs).__name__
+        raise TypeError(f"inputs of a feature map must be a tensor of a real floating type; got {kind}")
+    if inputs.ndim not in (2, 3):
+        raise ValueError(f"inputs of a feature map need the shape (B, N) or (B, N, C); got {tuple(inputs.shape)}")
+    return inputs.unsqueeze(2) if inputs.ndim == 2 else inputs
+
+
+def _sizes(name: str, given: Any) -> tuple[int, ...]:
+    """One or several sizes, all of them integers of at least 1."""
+    sizes = tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
+    for size in sizes:
+        if isinstance(size, bool) or not isinstance(size, int):
+            raise TypeError(f"{name} must be integers; got {size!r} of type {type(size).__name__}")
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1; got {size}")
+    if not sizes:
+        raise ValueError(f"{name} needs at least one size; got ()")
+    return sizes
+
+
+def _paired(first: int, second: int) -> ModeTree:
+    """The balanced tree over the pairs ``(n, first + n)``; the modes without a partner come after them, each on its own."""
+    both = min(first, second)
+    parts: list[Nested] = [(mode, first + mode) for mode in range(both)]
+    parts += [*range(both, first), *range(first + both, first + second)]
+    while len(parts) > 1:
+        parts = [tuple(parts[place : place + 2]) if place + 1 < len(parts) else parts[place] for place in range(0, len(parts), 2)]
+    return ModeTree.from_nested(parts[0])
+
+
+def _draw(weight: Tensor, std: float, generator: torch.Generator | None) -> None:
+    """Fills a weight with normal numbers, drawn where the generator is."""
+    with torch.no_grad():
+        place = generator.device if generator else weight.device
+        weight.copy_(torch.randn(weight.shape, generator=generator, dtype=weight.dtype, device=place).mul_(std))
+
+
+def _unit_scale(htf: HTF, generator: torch.Generator | None, *, leaves: float, gain: float = 1.0, last: float = 1.0) -> None:
+    """Normal weights: of variance ``leaves`` at the leaves, ``gain / rows`` above them, and ``last**2`` times this at the root.
+
+    With 1 for ``leaves`` and ``gain``, every entry of the end tensor has variance ``last**2``, as a sum over the rows of every node of
+    products of independent numbers.
+    """
+    for node, weight in _distinct(htf):
+        variance = leaves if node < htf.tree.order else gain / weight.shape[0]
+        _draw(weight, variance**0.5 * (last if node == len(htf.tree.nodes) - 1 else 1.0), generator)
+
+
+def _near_one(htf: HTF, features: Tensor, noise: float, generator: torch.Generator | None) -> None:
+    """Weights near those with which all products are 1, the root's excepted: see :class:`HTFClassifier`; ``features`` are ``(S, D)``."""
+    wide = features.double()
+    start = torch.linalg.pinv(wide, rtol=1e-2).sum(1)  # least squares for "product with the features = 1"
+    spread = max(wide.square().sum(1).mean().sqrt().item(), torch.finfo(features.dtype).tiny)
+    for node, weight in _distinct(htf):
+        rows, columns = weight.shape
+        if node < htf.tree.order:
+            _draw(weight, noise / spread, generator)
+            weight.data += start.to(weight.dtype).unsqueeze(1)
+        elif node < len(htf.tree.nodes) - 1:
+            _draw(weight, noise / rows**0.5, generator)
+            weight.data += torch.arange(rows, device=weight.device).unsqueeze(1) == torch.arange(columns, device=weight.device) % rows
+        else:
+            _draw(weight, rows**-0.5, generator)
+
+
+def _distinct(htf: HTF) -> list[tuple[int, Tensor]]:
+    """Every weight once, with the id of the first node that has it."""
+    found: dict[int, tuple[int, Tensor]] = {}
+    for node, weight in enumerate(htf.weight_list()):
+        found.setdefault(id(weight), (node, weight))
+    return list(found.values())
+
+
+def _typical_features(features: nn.Module, places: int, channels: int, dtype: torch.dtype, device: torch.device | str | None) -> Tensor:
+    """Features ``(9, N', D)`` of constant inputs from 0 to 1."""
+    inputs = torch.linspace(0, 1, 9, dtype=dtype, device=device).view(-1, 1, 1).expand(-1, places, channels)
+    training = features.training
+    with torch.no_grad():
+        found = features.eval()(inputs)
+    features.train(training)
+    if not isinstance(found, Tensor) or found.ndim != 3:
+        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise ValueError(f"features must map (B, {places}, {channels}) to (B, N, D); got {shape}")
+    return found

@@ -56,6 +56,7 @@ class Observed:
         return replace(self, stages=self.stages.to(device), last=last, device=torch.device(device))
 
 
+@torch.compiler.disable  # how many rows there are depends on the indices
 def observe(shape: Shape, indices: Any, device: torch.device | str | None = None) -> Observed:
     """Prepares the evaluation of the given entries, so that training loops pay for it once.
 

@@ -8,6 +8,7 @@ computes each chunk again on the way back, so that memory stays small and number
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,12 +37,19 @@ def evaluate(stages: Stages, weights: Sequence[Tensor], inputs: Sequence[Tensor]
         >>> evaluate(every_entry(shape)[0], [torch.ones(size) for size in shape.weights], (), Rules("product", None, 15))[0].T
         tensor([[3., 3., 3., 3.]])
     """
-    if rules.pooling != "product" or rules.activation or not _differentiates_once([*weights, *inputs]):
-        return _up(stages, weights, inputs, rules, None)
-    tensors = list({id(weight): weight for weight in weights}.values())
-    slots = {id(weight): slot for slot, weight in enumerate(tensors)}
-    values, exponents = _Evaluation.apply(stages, [slots[id(weight)] for weight in weights], rules, *tensors, *inputs)
-    return values, exponents
+    with _full_precision(weights[0]):
+        if rules.pooling != "product" or rules.activation or not _differentiates_once([*weights, *inputs]):
+            return _up(stages, weights, inputs, rules, None)
+        tensors = list({id(weight): weight for weight in weights}.values())
+        slots = {id(weight): slot for slot, weight in enumerate(tensors)}
+        values, exponents = _Evaluation.apply(stages, [slots[id(weight)] for weight in weights], rules, *tensors, *inputs)
+        return values, exponents
+
+
+def _full_precision(weight: Tensor) -> AbstractContextManager[Any]:
+    """Long products do without automatic mixed precision."""
+    kind = weight.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def _differentiates_once(tensors: Sequence[Tensor]) -> bool:
@@ -105,29 +113,38 @@ class _Evaluation(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        stages, slots, rules = ctx.given
-        tensors, needs = ctx.saved_tensors, ctx.needs_input_grad[3:]
-        weights, inputs = _sorted_out(slots, tensors)
-        if torch.is_grad_enabled():
-            values, _ = _up(stages, weights, inputs, rules, None)
-            wanted = [tensor for tensor, need in zip(tensors, needs) if need]
-            found = iter(torch.autograd.grad(values, wanted, gradients[0], create_graph=True))
-            return None, None, None, *(next(found) if need else None for need in needs)
-        kept, ctx.kept = ctx.kept, None
-        if kept is None:  # the graph was retained for a second time
-            _up(stages, weights, inputs, rules, kept := _Kept())
-        gradient = gradients[0].unsqueeze(0)
-        descent = _Descent(slots, needs)
-        for chunk, (start, stop) in enumerate(stages.bounds):
-            if len(stages.bounds) > 1:
-                _up_chunk(stages, chunk, kept.tables, weights, inputs, rules, kept.rest)
-            groups = stages.shared + stages.chunks[chunk]
-            descent.tables[len(groups) - 1] = gradient[:, start:stop].contiguous()
-            descent.down(groups, len(stages.shared), kept.rest, add=chunk > 0)
-        if not stages.bounds:
-            descent.tables[len(stages.shared) - 1] = gradient.contiguous()
-        descent.down(stages.shared, 0, kept.shared, add=False)
-        return None, None, None, *descent.results()
+        with _full_precision(gradients[0]):
+            found = _recorded(ctx, gradients[0]) if torch.is_grad_enabled() else _written_out(ctx, gradients[0])
+        return None, None, None, *found
+
+
+def _recorded(ctx: Any, gradient: Tensor) -> list[Tensor | None]:
+    stages, slots, rules = ctx.given
+    tensors, needs = ctx.saved_tensors, ctx.needs_input_grad[3:]
+    values, _ = _up(stages, *_sorted_out(slots, tensors), rules, None)
+    wanted = [tensor for tensor, need in zip(tensors, needs) if need]
+    found = iter(torch.autograd.grad(values, wanted, gradient, create_graph=True))
+    return [next(found) if need else None for need in needs]
+
+
+def _written_out(ctx: Any, gradient: Tensor) -> list[Tensor | None]:
+    stages, slots, rules = ctx.given
+    weights, inputs = _sorted_out(slots, ctx.saved_tensors)
+    kept, ctx.kept = ctx.kept, None
+    if kept is None:  # the graph was retained for a second time
+        _up(stages, weights, inputs, rules, kept := _Kept())
+    gradient = gradient.unsqueeze(0)
+    descent = _Descent(slots, ctx.needs_input_grad[3:])
+    for chunk, (start, stop) in enumerate(stages.bounds):
+        if len(stages.bounds) > 1:
+            _up_chunk(stages, chunk, kept.tables, weights, inputs, rules, kept.rest)
+        groups = stages.shared + stages.chunks[chunk]
+        descent.tables[len(groups) - 1] = gradient[:, start:stop].contiguous()
+        descent.down(groups, len(stages.shared), kept.rest, add=chunk > 0)
+    if not stages.bounds:
+        descent.tables[len(stages.shared) - 1] = gradient.contiguous()
+    descent.down(stages.shared, 0, kept.shared, add=False)
+    return descent.results()
 
 
 def _sorted_out(slots: list[int], tensors: Sequence[Tensor]) -> tuple[list[Tensor], Sequence[Tensor]]:
