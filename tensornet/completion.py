@@ -19,8 +19,8 @@ from tensornet.tree import ModeTree, Nested, Node
 
 Smooth = Literal["auto"] | float | Mapping[int, float] | None
 CHUNK = 2**18  # entries predicted at a time
-LARGEST_RANK = 64  # that is chosen without being asked for
-USUAL_PENALTY = 0.1  # where a mode is smooth
+LARGEST_RANK = 128  # that is chosen without being asked for
+USUAL_PENALTY = 0.4  # where a mode is smooth
 
 
 class TensorCompleter:
@@ -37,10 +37,10 @@ class TensorCompleter:
     Args:
         tree: A mode tree; ``"auto"`` makes a star up to order 3, above it a binary tree that splits modes into halves of alike size.
         mode_sizes: Sizes of the modes; by default the largest index of each, plus 1.
-        ranks: Numbers of local components, as in :class:`HTF`; ``"auto"`` takes no more weights than entries, and 64 at most.
+        ranks: Numbers of local components, as in :class:`HTF`; ``"auto"`` takes no more weights than entries, and 128 at most.
         smooth: Correlation length of the modes: ``{mode: length}``, one for all modes, or ``None``. ``"auto"`` finds out which modes
             are ordered, by comparing neighbours with distant entries.
-        penalty: See above; ``None`` for .1 where a mode is smooth, and 0 elsewhere.
+        penalty: See above; ``None`` for .4 where a mode is smooth, and 0 elsewhere.
         weight_decay: See above. With held-out entries, which choose the best state, it falls to a hundredth along the way.
         optimizer: ``"adam"``, or ``"group_rmsprop"`` for the adaptive step of Appendix D.2.1.
         lr: Learning rate at the beginning, by default .02 and .01; it falls to 0 along half a cosine.

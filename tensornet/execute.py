@@ -68,7 +68,7 @@ def contract(
         True
     """
     if torch.compiler.is_compiling():  # plans are not for tracing; the contraction becomes one call between two graphs
-        eager: Callable[..., Tensor] = torch.compiler.disable(contract)  # type: ignore[no-untyped-call]
+        eager: Callable[..., Tensor] = torch.compiler.disable(contract)
         return eager(shape, weights, fixed=fixed, projected=projected, memory_limit=memory_limit, out=out)
     request = _END_TENSOR
     if fixed or projected:

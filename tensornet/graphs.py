@@ -33,7 +33,7 @@ class CapturedCall:
             if not tensor.is_cuda:
                 raise ValueError(f"capturing needs inputs on a CUDA device; input {place} is on {tensor.device}")
         self._inputs = [tensor.clone() for tensor in inputs]
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(warmup):

@@ -96,7 +96,8 @@ class TrigonometricFeatures(nn.Module):
             True
         """
         angles = _by_place(inputs) * (math.pi / 2)
-        return torch.cat([angles.cos(), angles.sin()], -1) / angles.shape[-1] ** 0.5
+        features: Tensor = torch.cat([angles.cos(), angles.sin()], -1) / angles.shape[-1] ** 0.5
+        return features
 
 
 class PatchFeatures(nn.Module):
@@ -300,7 +301,8 @@ class HTFClassifier(nn.Module):
             return self.logit_scale * functional.normalize(self.htf(features), dim=-1)
         signs, sizes = self.htf(features, log=True)
         norms = torch.logsumexp(2 * sizes, -1, keepdim=True) / 2
-        return self.logit_scale * signs * (sizes - norms.clamp_min(torch.finfo(norms.dtype).min)).exp()
+        logits: Tensor = self.logit_scale * signs * (sizes - norms.clamp_min(torch.finfo(norms.dtype).min)).exp()
+        return logits
 
     def _places(self, inputs: Tensor) -> Tensor:
         """Inputs by place, ``(B, N, C)``."""
@@ -461,7 +463,8 @@ class HTFConv2d(nn.Module):
             torch.Size([32, 16, 3, 3])
         """
         width = self.kernel.in_sizes[-1]
-        return self.kernel.weight.unflatten(1, (-1, width, width))
+        weight: Tensor = self.kernel.weight.unflatten(1, (-1, width, width))  # type: ignore[no-untyped-call]
+        return weight
 
     def forward(self, inputs: Tensor) -> Tensor:
         """The convolution, as ``torch.nn.functional.conv2d`` with :attr:`weight`.

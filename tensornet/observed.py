@@ -53,7 +53,8 @@ class Observed:
             1
         """
         last = None if self.last is None else self.last.to(device)
-        return replace(self, stages=self.stages.to(device), last=last, device=torch.device(device))
+        place = torch.empty(0, device=device).device  # with an index, where one was left out
+        return replace(self, stages=self.stages.to(device), last=last, device=place)
 
 
 @torch.compiler.disable  # how many rows there are depends on the indices

@@ -159,7 +159,7 @@ def _factors(
         for place in sorted(range(len(parts)), key=lambda place: parts[place].values.shape[1]):
             if count > rules.budget and (parts[place].factors > 1 or not rules.budget):
                 count -= parts[place].factors - 1
-                scales[place], parts[place] = _scaled(parts[place])
+                scales[place], parts[place] = _scaled(parts[place], alone=not rules.budget)
     values, exponents = [], []
     for part, table in zip(group.parts, parts):
         values.append(_take(table.values, part.rows))
@@ -192,21 +192,23 @@ def _sum(group: Group, values: Sequence[Tensor], exponents: Sequence[Tensor | No
     return (first.unsqueeze(2) + second.unsqueeze(1)).flatten(1)
 
 
-def _scaled(table: Table) -> tuple[Tensor, Table]:
+def _scaled(table: Table, alone: bool) -> tuple[Tensor, Table]:
     """A table with its rows scaled to a size of about 1 by powers of two, constants for differentiation; and these powers.
 
     The size of a row is the sum of its absolute values over the square root of their number: far faster than their maximum, and at
-    most that square root from it. Rows that are zero or not finite stay so.
+    most that square root from it. Rows that are zero or not finite stay so. Where all factors of every product are scaled, a third of
+    the range above 1 is used as well, for products of rows whose large numbers stand in different columns.
     """
     values = table.values.detach()
     numbers = torch.view_as_real(values).flatten(-2) if values.is_complex() else values
     dtype, width = numbers.dtype, numbers.shape[-1]
     size = numbers.abs() @ numbers.new_full((width,), width**-0.5)
     if dtype == torch.float64:
-        exponents = ((size.view(torch.int64) >> 52) - 1023).clamp(-1022, 1022).to(torch.int32)
+        exponents, most = (size.view(torch.int64) >> 52).to(torch.int32) - 1023, 1022
     else:
-        most = 14 if dtype == torch.float16 else 126
-        exponents = ((size.to(torch.float32).view(torch.int32) >> 23) - 127).clamp(-most, most)
+        exponents, most = (size.to(torch.float32).view(torch.int32) >> 23) - 127, 14 if dtype == torch.float16 else 126
+    lift = most // 3 if alone else 0
+    exponents = exponents.clamp(lift - most, most) - lift
     scale = power_of_two(-exponents, dtype).unsqueeze(-1)
     return scale, Table(table.values * scale, exponents if table.exponents is None else table.exponents + exponents, 1)
 

@@ -61,7 +61,7 @@ TABLE = {
     "tensornet.cli.arguments": Row("tree", "torch"),
     "tensornet.cli.plan": Row("cli.arguments network plan shape", "rich"),
     "tensornet.cli.demo": Row("circuit cli.arguments htf optim plan storage tree", "rich torch", lazy="matplotlib opt_einsum"),
-    "tensornet.cli.complete": Row("cli.arguments completion files htf runs storage tree", "numpy rich torch", lazy="tensorly"),
+    "tensornet.cli.complete": Row("cli.arguments completion files runs tree", "numpy rich", lazy="sklearn tensorly"),
     "tensornet.cli": Row("tensornet cli.arguments cli.complete cli.demo cli.plan", "rich"),
     "tensornet.__main__": Row("cli"),
     "cnn_reg": Row(),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import TextIO
 
 from rich.console import Console
 
@@ -37,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     with warnings.catch_warnings():
-        warnings.showwarning = _show_warning
+        warnings.showwarning = _show_warning  # type: ignore[assignment]
         try:
             code: int = chosen.run(chosen, Console())
             return code
@@ -76,7 +75,5 @@ def _say(text: str) -> None:
     sys.stderr.write(f"{PROGRAM}: {' '.join(text.split())}\n")
 
 
-def _show_warning(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None, line: str | None = None
-) -> None:
+def _show_warning(message: Warning | str, *_: object) -> None:
     _say(f"warning: {message}")

@@ -36,9 +36,9 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser(
         "complete",
         help="fill in the missing entries of an array, a table or a picture",
-        description="Fills in what is missing in FILE: an array (.npy, .npz) with NaNs, a table (.csv, .parquet) of integer columns, counted "
-        "from 0, and a value column, or a picture with an alpha channel or a mask. Without FILE: a photograph of which only a share of the "
-        "pixels is known, with the error on the hidden ones beside TensorLy's masked CP and Tucker decompositions.",
+        description="Fills in what is missing in FILE: an array (.npy, .npz) with NaNs, a table (.csv, .parquet) of integer columns, "
+        "counted from 0, and a value column, or a picture with an alpha channel or a mask. Without FILE: a photograph of which only a "
+        "share of the pixels is known, with the error on the hidden ones beside TensorLy's masked CP and Tucker decompositions.",
         epilog=examples(
             "tensornet complete --out photograph.png",
             "tensornet complete measured.npy --out filled.npy --ranks 20",
@@ -121,14 +121,14 @@ def _photograph() -> Array:
 
 
 def _completer(arguments: Any, partial: Partial) -> TensorCompleter:
-    nodes: ModeTree | str = arguments.tree or "auto"
-    ranks = arguments.ranks or "auto"
+    nodes: Any = arguments.tree or "auto"
+    ranks: Any = arguments.ranks or "auto"
     if isinstance(ranks, tuple):
         if not isinstance(nodes, ModeTree) or len(ranks) != len(nodes.interior):
             raise ValueError("--ranks needs one number, or with --tree one per interior node, children first")
         ranks = dict(zip(nodes.interior, ranks))
     return TensorCompleter(
-        nodes,  # type: ignore[arg-type]
+        nodes,
         mode_sizes=partial.sizes,
         ranks=ranks,
         steps=arguments.steps,

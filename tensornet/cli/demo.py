@@ -74,16 +74,17 @@ def run(arguments: Any, console: Console) -> int:
     console.print(f"{htf.plan()}\n", markup=False, highlight=False, soft_wrap=True)
     console.print(_contraction_times(htf))
     console.print(
-        f"\nLearning an order 4 tensor of hierarchical rank {TRUE_RANK} from {SHARE:.0%} of its entries, with {RANK} local components a node:\n"
+        f"\nLearning an order 4 tensor of hierarchical rank {TRUE_RANK} from {SHARE:.0%} of its entries, with {RANK} local components "
+        "a node:\n"
     )
     history = _learn(arguments.seed, arguments.steps, console)
     path = arguments.out / "demo.png"
-    _draw(tree, history, path)
+    _draw(history, path)
     last = history[-1]
     large = sum(norm > last["norms"][0] / 20 for norm in last["norms"])
     console.print(
-        f"\nAfter {last['step']} steps the tensor is known up to a relative error of {last['error']:.3f}. At the root {large} of {RANK} local "
-        f"components have grown to over a 20th of the largest.\nThe figure is {path}. Next: tensornet complete --help",
+        f"\nAfter {last['step']} steps the tensor is known up to a relative error of {last['error']:.3f}. At the root {large} of {RANK} "
+        f"local components have grown to over a 20th of the largest.\nThe figure is {path}. Next: tensornet complete --help",
         highlight=False,
     )
     return 0
@@ -167,7 +168,7 @@ def _progress(history: History, steps: int) -> Table:
     return table
 
 
-def _draw(tree: ModeTree, history: History, path: Path) -> None:
+def _draw(history: History, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
