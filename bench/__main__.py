@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(f"no workload matches {options.only!r}; the names are: {', '.join(workload.name for workload in workloads())}")
     if options.device == "cuda" and not torch.cuda.is_available():
         return _complain("there is no CUDA device")
-    if min(options.rounds or 1, options.threads or 1) < 1:
+    if any(number is not None and number < 1 for number in (options.rounds, options.threads)):
         return _complain("--rounds and --threads must be at least 1")
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -82,6 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
     common = {"date": date, "device": device.type, "dtype": options.dtype, **describe(device)}
     out = options.out or RESULTS / f"{date}-{device.type}.jsonl"
+    for path in (out, options.markdown):
+        if path and path.is_dir():
+            return _complain(f"{path} is a folder; give the name of a file")
     outcomes = []
     with Progress(console=Console(stderr=True), transient=True) as progress:
         everything = progress.add_task("all workloads", total=len(chosen))

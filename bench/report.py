@@ -146,8 +146,9 @@ def markdown(outcomes: Sequence[Outcome], common: dict[str, Any], command: str) 
         f"`{command}` on {common['date']}: {machine}, {common['threads']} threads, {common['dtype']}; {versions}.",
         "Medians of interleaved rounds. Every result was first compared with tensornet's. Ratios are medians over the rounds of the two "
         "times in one round; below 1 tensornet is the faster. The gradient that is pulled back has the memory layout of each program's "
-        "own result. The floor is max(flops of the best plan / measured rate of its matrix products into warm memory, bytes that must be "
-        "moved / measured bandwidth of a warm copy); `+ fresh` is what writing the result costs more in memory that has just been allocated. A dash stands for a peer that could not run; the reasons are listed below.",
+        "own result. The floor is max(flops of the best plan / measured rate of its matrix products into warm memory, bytes that must "
+        "be moved / measured bandwidth of a warm copy); `+ fresh` is what writing the result costs more in memory that has just been "
+        "allocated. A star marks the fastest peer; a dash stands for one that could not run, and the reasons are listed below.",
     ]
     for title, head, lines in sections(outcomes):
         rule = ["---", *["---:"] * (len(head) - 1)]

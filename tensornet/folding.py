@@ -153,8 +153,10 @@ def every_sample(shape: Shape, samples: int, device: torch.device) -> Stages:
     return _staged(_sample_fold(shape), samples, device)
 
 
-@torch.compiler.assume_constant_result  # torch.compile looks through lru_cache, and would trace the search
 def _sample_fold(shape: Shape) -> Fold:
+    if torch.compiler.is_compiling():  # torch.compile looks through lru_cache, and would trace the search
+        eager: Callable[[Shape], Fold] = torch.compiler.disable(_known_sample_fold)
+        return eager(shape)
     return _known_sample_fold(shape)
 
 
@@ -163,7 +165,6 @@ def _known_sample_fold(shape: Shape) -> Fold:
     return _fold(split(shape, 0), lambda *_: Rows(0, samples=True))
 
 
-@torch.compiler.assume_constant_result
 def every_entry(shape: Shape) -> tuple[Stages, tuple[int, ...]]:
     """The steps that compute all entries, and the modes in the order in which the root's rows run over them, the last fastest.
 

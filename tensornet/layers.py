@@ -463,7 +463,7 @@ class HTFConv2d(nn.Module):
             torch.Size([32, 16, 3, 3])
         """
         width = self.kernel.in_sizes[-1]
-        weight: Tensor = self.kernel.weight.unflatten(1, (-1, width, width))  # type: ignore[no-untyped-call]
+        weight: Tensor = self.kernel.weight.unflatten(1, (-1, width, width))
         return weight
 
     def forward(self, inputs: Tensor) -> Tensor:

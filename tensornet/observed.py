@@ -7,7 +7,7 @@ nearly one a sample, it is less work to take them all, or the samples themselves
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -57,7 +57,6 @@ class Observed:
         return replace(self, stages=self.stages.to(device), last=last, device=place)
 
 
-@torch.compiler.disable  # how many rows there are depends on the indices
 def observe(shape: Shape, indices: Any, device: torch.device | str | None = None) -> Observed:
     """Prepares the evaluation of the given entries, so that training loops pay for it once.
 
@@ -81,6 +80,9 @@ def observe(shape: Shape, indices: Any, device: torch.device | str | None = None
         >>> dict(zip(shape.tree.interior[:2], observed.rows[4:]))
         {(0, 1): 3, (2, 3): 100}
     """
+    if torch.compiler.is_compiling():  # how many rows there are depends on the indices
+        eager: Callable[..., Observed] = torch.compiler.disable(observe)
+        return eager(shape, indices, device)
     columns = _checked(shape, indices, device)
     samples = columns.shape[1]
     products = split(shape, samples)

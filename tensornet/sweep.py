@@ -68,6 +68,12 @@ def sweep(
         inputs: For every leaf its inputs ``(B, D_n)``; without them, a leaf's table is its weight.
         rules: How parts are combined.
         steps: Where the needs of a backward pass are appended; only outside of automatic differentiation.
+
+    Example:
+        >>> from tensornet import HTF, ModeTree, circuit
+        >>> htf = HTF(ModeTree.star(2), 3, 4)
+        >>> circuit.grid(htf.shape, htf.weight_list(), combination=circuit.Combination()).shape  # sweeps over all entries
+        torch.Size([3, 3])
     """
     taken: dict[int, int] = {}
     for place in range(start, len(groups)):
@@ -102,7 +108,12 @@ def sweep(
 
 
 def multiply(product: Tensor, matrix: Tensor | list[Tensor] | None, plain: bool) -> Tensor:
-    """The rows of every member multiplied with its weight; ``plain`` operations are not differentiable, and copy less."""
+    """The rows of every member multiplied with its weight; ``plain`` operations are not differentiable, and copy less.
+
+    Example:
+        >>> multiply(torch.ones(1, 2, 3), torch.ones(1, 3, 4), plain=False).shape
+        torch.Size([1, 2, 4])
+    """
     if matrix is None:
         return product
     if isinstance(matrix, Tensor):
@@ -116,13 +127,23 @@ def multiply(product: Tensor, matrix: Tensor | list[Tensor] | None, plain: bool)
 
 
 def stacked(matrix: Tensor | list[Tensor] | None) -> Tensor:
-    """The weights of a group as one tensor."""
+    """The weights of a group as one tensor.
+
+    Example:
+        >>> stacked([torch.ones(3, 4), torch.ones(3, 4)]).shape
+        torch.Size([2, 3, 4])
+    """
     assert matrix is not None
     return matrix if isinstance(matrix, Tensor) else torch.stack(matrix)
 
 
 def power_of_two(exponents: Tensor, dtype: torch.dtype) -> Tensor:
-    """``2**exponents``, exact, for exponents of normal numbers of ``dtype`` (those of float32 where that is shorter)."""
+    """``2**exponents``, exact, for exponents of normal numbers of ``dtype`` (those of float32 where that is shorter).
+
+    Example:
+        >>> power_of_two(torch.tensor([-1, 3]), torch.float32).tolist()
+        [0.5, 8.0]
+    """
     if dtype == torch.float64:
         return ((exponents.to(torch.int64) + 1023) << 52).view(dtype)
     return ((exponents.to(torch.int32) + 127) << 23).view(torch.float32).to(dtype)
