@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from typing import NoReturn
 
 from tensornet import __version__
+from tensornet.cli.arguments import Parser
 
 _ABOUT = """\
 Regularization of convolutional networks against locality (Section 6 of Razin, Maman and Cohen 2022).
@@ -14,12 +13,6 @@ Regularization of convolutional networks against locality (Section 6 of Razin, M
 The commands that make the data sets, train the networks and draw the figures are not part of this version (%(version)s):
 this command prints this text and its version, and nothing else. The engine's command is `tensornet`.
 """
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Prints the error as one line and exits with code 2."""
-        self.exit(2, f"{self.prog}: {message}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,12 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ...
         0
     """
-    parser = _Parser(
-        prog="cnn-reg",
-        description=_ABOUT % {"version": __version__},
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(prog="cnn-reg", description=_ABOUT % {"version": __version__})
     parser.add_argument("--version", action="version", version=f"tensornet-htf {__version__}")
     parser.parse_args(arguments)
     parser.print_help()

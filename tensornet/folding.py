@@ -154,10 +154,11 @@ def every_sample(shape: Shape, samples: int, device: torch.device) -> Stages:
 
 
 def _sample_fold(shape: Shape) -> Fold:
-    if torch.compiler.is_compiling():  # torch.compile looks through lru_cache, and would trace the search
-        eager: Callable[[Shape], Fold] = torch.compiler.disable(_known_sample_fold)
-        return eager(shape)
     return _known_sample_fold(shape)
+
+
+# What torch.compiler.assume_constant_result does, without its import of the compiler: torch.compile is not to trace the search.
+_sample_fold._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @lru_cache(maxsize=64)

@@ -12,14 +12,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from tensornet import files
+from tensornet.cli import peers
 from tensornet.cli.arguments import device, examples, positive, seed, share, sizes, tree
 from tensornet.completion import TensorCompleter
 from tensornet.files import Array, Partial
 from tensornet.runs import Run
 from tensornet.tree import ModeTree
 
-PEER_RANKS = (10, 20, 40)  # of TensorLy's CP; the best is shown
-PEER_STEPS = 30
 CHECKPOINTS = 10  # a training
 
 
@@ -164,21 +163,13 @@ def _fit(completer: TensorCompleter, arguments: Any, partial: Partial, console: 
 
 def _comparison(truth: Array, partial: Partial, completed: Array, console: Console) -> Table:
     """Peak signal-to-noise ratios on the hidden pixels, TensorLy's decompositions on the same known pixels among them."""
-    from tensorly.cp_tensor import cp_to_tensor
-    from tensorly.decomposition import parafac, tucker
-    from tensorly.tucker_tensor import tucker_to_tensor
-
     mask = np.zeros(truth.shape)
     mask[tuple(partial.indices.T)] = 1
-    centre = partial.values.mean()
-    known = np.where(mask, truth - centre, 0.0)
     found = {"tensornet": _psnr(truth, completed, mask)}
     with console.status("TensorLy's decompositions of the same pixels"):
-        for rank in PEER_RANKS:
-            cp = parafac(known, rank, mask=mask, n_iter_max=PEER_STEPS, init="random", random_state=0)
-            found[f"TensorLy, masked CP, rank {rank}"] = _psnr(truth, cp_to_tensor(cp) + centre, mask)
-            core = tucker(known, (rank, rank, 3), mask=mask, n_iter_max=PEER_STEPS, init="random", random_state=0)
-            found[f"TensorLy, masked Tucker, ranks {rank}, {rank}, 3"] = _psnr(truth, tucker_to_tensor(core) + centre, mask)
+        for name, ways in peers.completions(partial.sizes, partial.indices, partial.values, 0).items():
+            for setting, complete in ways:
+                found[f"{name}, {setting}"] = _psnr(truth, complete(), mask)
     table = Table(title="On the hidden pixels")
     table.add_column("")
     table.add_column("PSNR", justify="right")

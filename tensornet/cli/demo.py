@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +9,10 @@ import torch
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
-from torch import Tensor
 
 from tensornet import storage
 from tensornet.circuit import observe
+from tensornet.cli import peers
 from tensornet.cli.arguments import examples, positive, seed
 from tensornet.htf import HTF
 from tensornet.optim import GroupRMSprop
@@ -91,37 +88,13 @@ def run(arguments: Any, console: Console) -> int:
 
 
 def _contraction_times(htf: HTF) -> Table:
-    """Medians of interleaved calls."""
-    import opt_einsum
-
-    plan = htf.plan()
-    weights = [weight.detach() for weight in htf.weight_list()]
-    expression = opt_einsum.contract_expression(plan.equation, *(weight.shape for weight in weights), optimize="auto")
-    calls: dict[str, Callable[[], Tensor]] = {
-        "htf.contract()": lambda: htf.contract().detach(),
-        "opt_einsum, compiled": lambda: expression(*weights),
-        "torch.einsum": lambda: torch.einsum(plan.equation, *weights),
-    }
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    with torch.no_grad():
-        expected = htf.contract()
-        for turn in range(8):
-            for name, call in calls.items():
-                start = time.perf_counter()
-                result = call()
-                elapsed = time.perf_counter() - start
-                if turn:
-                    times[name].append(1000 * elapsed)
-                elif not torch.allclose(result, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())):
-                    raise RuntimeError(f"{name} gave another end tensor")
-    table = Table(title="Contraction to the end tensor, 7 calls each")
+    times = peers.interleaved_medians(peers.contractions(htf), seconds=2.0)
+    table = Table(title="Contraction to the end tensor, medians of interleaved calls")
     table.add_column("")
     table.add_column("median", justify="right")
-    fastest = statistics.median(times["htf.contract()"])
     table.add_column("against ours", justify="right")
-    for name, taken in times.items():
-        median = statistics.median(taken)
-        table.add_row(name, f"{median:.2f} ms", f"{median / fastest:.2f}")
+    for name, median in times.items():
+        table.add_row(name, f"{1000 * median:.2f} ms", f"{median / times['tensornet']:.2f}")
     return table
 
 

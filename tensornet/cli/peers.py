@@ -91,7 +91,8 @@ def completions(
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 found = decompose(known, rank, n_iter_max=ITERATIONS, init="random", random_state=seed, mask=mask)
-                return np.asarray(restore(found)) + offset
+                completed: NDArray[Any] = np.asarray(restore(found)) + offset
+                return completed
 
         return complete
 
