@@ -203,7 +203,8 @@ def state():
     ]
 before, loaded = state(), set(sys.modules)
 import tensornet
-print(json.dumps([[str(now)[:200] for now, then in zip(state(), before) if now != then], sorted({name.partition(".")[0] for name in set(sys.modules) - loaded})]))
+changed = [str(now)[:200] for now, then in zip(state(), before) if now != then]
+print(json.dumps([changed, sorted({name.partition(".")[0] for name in set(sys.modules) - loaded})]))
 """
 
 
