@@ -205,8 +205,8 @@ def _inputs(shape: Shape, weight: Tensor, inputs: Tensor | Sequence[Tensor]) -> 
             raise TypeError(f"inputs must have the weights' type {weight.dtype}; got {given.dtype} for mode {mode}")
         if given.device != weight.device:
             raise ValueError(f"inputs must be on the weights' device {weight.device}; got {given.device} for mode {mode}")
-        if given.shape != (by_mode[0].shape[0], sizes[mode]):
-            samples = by_mode[0].shape[0] if by_mode[0].ndim else "B"
+        samples = "B" if mode == 0 else by_mode[0].shape[0]
+        if given.ndim != 2 or given.shape[1] != sizes[mode] or samples not in ("B", given.shape[0]):
             raise ValueError(f"inputs need the shape ({samples}, {sizes[mode]}) for mode {mode}; got {tuple(given.shape)}")
     return by_mode
 

@@ -20,7 +20,9 @@ from tensornet.shape import Shape
 # Work is counted in multiply-adds of a matrix product, forward and backward together.
 GATHER = 7  # work of gathering a number as a factor and summing its gradient
 CROSS = 4  # work of multiplying a number by broadcasting and summing its gradient
-WORTH = 0.9  # share of the work below which telling samples apart is worth it
+
+FEW = 16  # tables of which the samples are this many times the entries have all entries, whatever occurs
+MOSTLY = 0.85  # share of distinct ones above which the samples themselves are the rows
 
 
 @dataclass(frozen=True)
@@ -104,22 +106,23 @@ def _wanted(shape: Shape, columns: Tensor, product: Product, parts: Sequence[Row
     one_a_sample = Rows(samples, True, None, (first.codes, second.codes))
     if first.codes is None or second.codes is None:
         return one_a_sample
-    weighted, entries = product.node >= 0, first.number * second.number
-    matrix = product.columns if weighted else 0
-    spread = 0 if weighted and matrix <= WIDEST_JOIN else CROSS
-    later = 0 if product.node == len(shape.tree.nodes) - 1 else GATHER * product.columns * samples
-    most = samples * product.width * (matrix + 2 * GATHER)
-    crossed = entries * product.width * (matrix + spread) + later
-    keys = torch.add(second.codes, first.codes, alpha=second.number)
-    if crossed <= most and 4 * entries <= samples:
-        return Rows(entries, codes=keys, crossed=True)
-    distinct = _estimate(keys, entries) * product.width * (matrix + 2 * GATHER) + later
-    if distinct < WORTH * min(crossed, most):
-        values, codes = torch.unique(keys, return_inverse=True)
-        step = 1 << max(0, len(values).bit_length() - 4)  # few different counts, so that nodes fold
-        values = torch.nn.functional.pad(values, (0, -len(values) % step))
-        return Rows(len(values), False, codes, (values // second.number, values % second.number))
-    return Rows(entries, codes=keys, crossed=True) if crossed <= most else one_a_sample
+    keys, entries = torch.add(second.codes, first.codes, alpha=second.number), first.number * second.number
+    all_of_them = Rows(entries, codes=keys, crossed=True)
+    if FEW * entries <= samples:
+        return all_of_them
+    matrix = product.columns if product.node >= 0 else 0
+    work = product.width * (matrix + 2 * GATHER)
+    crossed = entries * product.width * (matrix if 0 < matrix <= WIDEST_JOIN else matrix + CROSS)
+    distinct = _estimate(keys, entries)
+    if distinct >= MOSTLY * samples:  # so are those of all nodes above
+        gathered_again = 0 if product.node == len(shape.tree.nodes) - 1 else GATHER * product.columns * samples
+        return all_of_them if crossed + gathered_again <= samples * work else one_a_sample
+    if crossed <= distinct * work:
+        return all_of_them
+    values, codes = torch.unique(keys, return_inverse=True)
+    step = 1 << max(0, len(values).bit_length() - 4)  # few different numbers, so that nodes fold
+    values = torch.nn.functional.pad(values, (0, -len(values) % step))
+    return Rows(len(values), False, codes, (values // second.number, values % second.number))
 
 
 def _estimate(keys: Tensor, most: int) -> float:

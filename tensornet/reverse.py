@@ -184,7 +184,7 @@ class _Descent:
                     for node, of_input in zip(group.nodes, _of_product(step, gradient)):
                         self.inputs[node].append(of_input)
 
-    def _add(self, nodes: Sequence[int], gradients: Tensor | Sequence[Tensor]) -> None:
+    def _add(self, nodes: Sequence[int], gradients: Tensor) -> None:
         for node, gradient in zip(nodes, gradients):
             slot = self.slots[node]
             if self.needs[slot]:
@@ -229,7 +229,7 @@ class _Descent:
         part, scale = group.parts[position], step.scales[position]
         if part.rows is not None:
             if other is not None:
-                gradient = torch.mul(gradient, other, out=None if other.is_complex() else other)  # gathered for this product alone
+                gradient = torch.mul(gradient, other, out=None if other.is_complex() else other)  # no one needs it again
             self._pass_rows(group, part, part.rows, scale, gradient)
         elif self.groups[part.group].count == group.count:
             gradient = gradient if other is None else gradient * other
@@ -275,10 +275,13 @@ def _of_product(step: Step, gradient: Tensor) -> Tensor:
     return gradient if step.matrix is None else torch.bmm(gradient, step.matrix.mH)
 
 
-def _of_weights(step: Step, gradient: Tensor) -> Tensor | list[Tensor]:
+def _of_weights(step: Step, gradient: Tensor) -> Tensor:
     assert step.product is not None
     if isinstance(step.matrix, list):
-        return [rows.mH @ above for rows, above in zip(step.product, gradient)]
+        sums = gradient.new_empty(len(step.matrix), *step.matrix[0].shape)
+        for rows, above, out in zip(step.product, gradient, sums):
+            torch.mm(rows.mH, above, out=out)
+        return sums
     return torch.bmm(step.product.mH, gradient)
 
 

@@ -52,7 +52,9 @@ TABLE = {
     "tensornet.optim": Row(packages="torch"),
     "tensornet.storage": Row("circuit htf tree", "safetensors torch"),
     "tensornet.runs": Row("storage"),
-    "tensornet.files": Row("storage", "numpy", lazy="PIL matplotlib pyarrow sklearn"),
+    "tensornet.pictures": Row(packages="numpy", lazy="PIL sklearn"),
+    "tensornet.tables": Row(packages="numpy", lazy="pyarrow"),
+    "tensornet.files": Row("pictures storage tables", "numpy"),
     "tensornet.smoothing": Row(packages="torch"),
     "tensornet.fitting": Row("circuit htf observed optim shape smoothing", "torch"),
     "tensornet.completion": Row("fitting htf shape smoothing tree", "numpy torch"),
@@ -61,8 +63,10 @@ TABLE = {
     "tensornet.cli.arguments": Row("tree", "torch"),
     "tensornet.cli.plan": Row("cli.arguments network plan shape", "rich"),
     "tensornet.cli.peers": Row("htf tree", "numpy torch", lazy="opt_einsum tensorly"),
-    "tensornet.cli.demo": Row("circuit cli.arguments cli.peers htf optim storage tree", "rich torch", lazy="matplotlib opt_einsum"),
-    "tensornet.cli.complete": Row("cli.arguments cli.peers completion files runs tree", "numpy rich", lazy="sklearn tensorly"),
+    "tensornet.cli.demo": Row("cli.arguments cli.peers htf observed optim storage tree", "rich torch", lazy="matplotlib"),
+    "tensornet.cli.complete": Row(
+        "cli.arguments cli.peers completion execute files fitting pictures runs storage tables tree", "numpy rich torch", lazy="matplotlib"
+    ),
     "tensornet.cli": Row("tensornet cli.arguments cli.complete cli.demo cli.plan", "rich"),
     "tensornet.__main__": Row("cli"),
     "cnn_reg": Row(),

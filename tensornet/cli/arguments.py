@@ -100,9 +100,11 @@ def tree(text: str) -> ModeTree:
         ((0, 2), (0, 1, 2))
     """
     try:
-        return ModeTree.from_nested(ast.literal_eval(text.strip()))
-    except (SyntaxError, RecursionError, MemoryError):
+        nested = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
         raise argparse.ArgumentTypeError(f"a tree is written as nested parentheses, such as ((0,1),(2,3)); got {text[:60]!r}") from None
+    try:
+        return ModeTree.from_nested(nested)
     except (ValueError, TypeError) as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

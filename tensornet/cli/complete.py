@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
-from tensornet import files
+from tensornet import files, tables
 from tensornet.cli import peers
 from tensornet.cli.arguments import device, examples, positive, seed, share, sizes, tree
 from tensornet.completion import TensorCompleter
-from tensornet.files import Array, Partial
+from tensornet.execute import available_memory
+from tensornet.files import Partial
+from tensornet.fitting import Progress as Seen
+from tensornet.pictures import photograph
 from tensornet.runs import Run
-from tensornet.tree import ModeTree
 
-CHECKPOINTS = 10  # a training
+Entries = tuple[NDArray[Any], NDArray[Any]]  # indices (B, N) and values (B,)
+SHARE = 0.3  # of the photograph's pixels that are known
+HELD_OUT = 0.02  # share of a picture's known pixels that chooses the best state
+SECONDS = 2.0  # at least, between checkpoints
 
 
 def add_command(commands: Any) -> None:
@@ -29,155 +39,205 @@ def add_command(commands: Any) -> None:
         >>> from tensornet.cli.arguments import Parser
         >>> parser = Parser(prog="tool")
         >>> add_command(parser.add_subparsers())
-        >>> parser.parse_args(["complete", "array.npy"]).steps
-        400
+        >>> parser.parse_args(["complete", "table.csv", "--out", "full.csv"]).file
+        PosixPath('table.csv')
     """
     parser = commands.add_parser(
         "complete",
         help="fill in the missing entries of an array, a table or a picture",
-        description="Fills in what is missing in FILE: an array (.npy, .npz) with NaNs, a table (.csv, .parquet) of integer columns, "
-        "counted from 0, and a value column, or a picture with an alpha channel or a mask. Without FILE: a photograph of which only a "
-        "share of the pixels is known, with the error on the hidden ones beside TensorLy's masked CP and Tucker decompositions.",
+        description=(
+            "Fills in the missing entries of a file:\n"
+            "  .npy, .npz      an array of numbers, NaN where they are missing\n"
+            "  .csv, .parquet  a table with a column of integers from 0 for every mode, and a last column of values; entries without\n"
+            "                  a value are filled in, or all that are not listed where every row has one\n"
+            "  pictures        transparent pixels are missing\n"
+            "or, without a file, of a photograph that scikit-learn ships, beside TensorLy's masked CP and Tucker decompositions.\n"
+            "Known entries stay as they are. Ctrl-C ends the training, and what has been learned is written."
+        ),
         epilog=examples(
             "tensornet complete --out photograph.png",
-            "tensornet complete measured.npy --out filled.npy --ranks 20",
-            "tensornet complete ratings.csv --out predicted.csv --run folder   # again, after an interruption: it resumes",
-            "tensornet complete damaged.png --mask known.png --out repaired.png",
+            "tensornet complete measurements.npy --out completed.npy",
+            "tensornet complete ratings.csv --out predictions.csv --ranks 10 --smooth none",
+            "tensornet complete damaged.png --mask mask.png --out repaired.png --run repair",
+            "tensornet complete photograph.jpg --fraction 0.1 --out from-a-tenth.png",
         ),
     )
-    parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="what to complete; a photograph of scikit-learn's by default")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="where the completed tensor goes (completed, with FILE's suffix)")
-    parser.add_argument("--mask", type=Path, metavar="FILE", help="picture or array that is 0 where FILE is not known")
+    parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="what to complete; by default the photograph")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where to write the result; needed with a file")
+    parser.add_argument("--mask", type=Path, metavar="FILE", help="array or picture, 0 (black) where entries are missing")
     parser.add_argument(
-        "--fraction", type=share, default=0.3, metavar="P", help="share of the photograph's pixels that is known (default 0.3)"
+        "--fraction", type=share, metavar="F", help="keep only this share of the known entries (pixels), and report the error on the others"
     )
-    parser.add_argument("--tree", type=tree, metavar="TREE", help="nested modes, such as ((0,1),2)")
-    parser.add_argument("--ranks", type=sizes, metavar="R", help="local components of the interior nodes, or of each, children first")
-    parser.add_argument("--steps", type=positive, default=400, metavar="N", help="training steps at most (default 400)")
-    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of the initial weights, and of the photograph's known pixels")
-    parser.add_argument("--device", type=device, default="cpu", help="where the computation runs (default cpu)")
+    parser.add_argument("--tree", type=tree, metavar="TREE", help="nested modes, such as ((0,1),(2,3))")
+    parser.add_argument("--ranks", type=positive, metavar="R", help="local components of every interior node")
     parser.add_argument(
-        "--run", dest="folder", type=Path, metavar="DIR", help="folder of checkpoints, from which an interrupted run resumes"
+        "--smooth", type=_smooth, default="auto", metavar="LENGTHS", help="correlation length of the modes, or one each; none for none"
     )
+    parser.add_argument("--steps", type=positive, default=1000, metavar="N", help="steps at most (default 1000)")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of all random choices (default 0)")
+    parser.add_argument("--device", type=device, default="cpu", metavar="D", help="where to compute: cpu, cuda, ... (default cpu)")
+    parser.add_argument("--run", dest="folder", type=Path, metavar="DIR", help="folder for checkpoints; a run that is there is continued")
+    parser.add_argument("--no-peers", action="store_true", help="leave TensorLy out")
     parser.set_defaults(run=run)
+
+
+def _smooth(text: str) -> Any:
+    if text in ("auto", "none"):
+        return "auto" if text == "auto" else None
+    found = sizes(text)
+    return dict(enumerate(found)) if isinstance(found, tuple) else found
 
 
 def run(arguments: Any, console: Console) -> int:
     """Runs the command; see ``tensornet complete --help``.
 
     Raises:
-        ValueError: A file is damaged or of another kind, or an option does not fit it.
+        ValueError: A file holds something else, or arguments do not fit together.
         OSError: A file cannot be read or written.
+        MemoryLimitError: The completed array does not fit into memory.
 
     Example:
         >>> import tempfile
         >>> from tensornet.cli.arguments import Parser
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> np.save(folder / "a.npy", np.array([[1.0, 2.0], [2.0, np.nan]]))
+        >>> path = Path(tempfile.mkdtemp(), "grid.npy")
+        >>> np.save(path, np.where(np.eye(6), np.nan, np.add.outer(np.arange(6.0), np.arange(6))))
         >>> parser = Parser(prog="tool")
         >>> add_command(parser.add_subparsers())
-        >>> chosen = parser.parse_args(["complete", str(folder / "a.npy"), "--out", str(folder / "b.npy"), "--steps", "5"])
+        >>> chosen = parser.parse_args(["complete", str(path), "--out", str(path.with_name("out.npy")), "--steps", "20"])
         >>> run(chosen, Console(quiet=True))
         0
-        >>> np.load(folder / "b.npy").shape
-        (2, 2)
+        >>> bool(np.isfinite(np.load(path.with_name("out.npy"))).all())
+        True
     """
-    truth: Array | None = None
-    if arguments.file is None:
-        if arguments.mask is not None:
-            raise ValueError("--mask says what of FILE is known; give a FILE with it")
-        truth = _photograph()
-        known = np.random.default_rng(arguments.seed).random(truth.shape[:2]) < arguments.fraction
-        partial = Partial.of_array(truth, known)
-        console.print(
-            f"A photograph of {truth.shape[0]} x {truth.shape[1]} pixels, of which {known.mean():.0%} are known in all three channels."
-        )
-    else:
-        partial = files.read(arguments.file, arguments.mask)
-    out = arguments.out or Path("completed").with_suffix(arguments.file.suffix if arguments.file else ".png")
-    if partial.wanted is None or files.known_suffix(out) not in files.TABLES:
-        files.check_output(out, partial.sizes)
-    completer = _completer(arguments, partial)
-    _fit(completer, arguments, partial, console)
-    if completer.interrupted_:
-        console.print("Interrupted: the best state so far is written.")
-    if partial.wanted is not None and files.known_suffix(out) in files.TABLES:
-        files.write_table(out, partial.wanted, completer.predict(partial.wanted).cpu().numpy(), partial.columns)
-    else:
-        completed = completer.complete().cpu().numpy()
-        filled = partial.fill(completed)
-        files.write(out, filled)
-        if truth is not None and not completer.interrupted_:
-            console.print(_comparison(truth, partial, completed, console))
-    console.print(f"Written: {out}", highlight=False)
-    return 130 if completer.interrupted_ else 0
-
-
-def _photograph() -> Array:
-    from sklearn.datasets import load_sample_image
-
-    return np.asarray(load_sample_image("china.jpg"), dtype=np.float64)
-
-
-def _completer(arguments: Any, partial: Partial) -> TensorCompleter:
-    nodes: Any = arguments.tree or "auto"
-    ranks: Any = arguments.ranks or "auto"
-    if isinstance(ranks, tuple):
-        if not isinstance(nodes, ModeTree) or len(ranks) != len(nodes.interior):
-            raise ValueError("--ranks needs one number, or with --tree one per interior node, children first")
-        ranks = dict(zip(nodes.interior, ranks))
-    return TensorCompleter(
-        nodes,
-        mode_sizes=partial.sizes,
-        ranks=ranks,
+    fraction = arguments.fraction or (None if arguments.file else SHARE)
+    known, hidden = _hide(_read(arguments), fraction, arguments.seed)
+    if arguments.out:
+        _check_output(arguments.out, known)
+    name = arguments.file or "The photograph china.jpg of scikit-learn"
+    console.print(f"{name}: {' x '.join(map(str, known.sizes))}, {len(known.values)} entries known", highlight=False, soft_wrap=True)
+    completer = TensorCompleter(
+        arguments.tree or "auto",
+        mode_sizes=known.sizes,
+        ranks=arguments.ranks or "auto",
+        smooth=arguments.smooth,
         steps=arguments.steps,
         seed=arguments.seed,
         device=arguments.device,
     )
+    start = time.perf_counter()
+    _fit(completer, known, arguments, console)
+    seconds = time.perf_counter() - start
+    if completer.interrupted_:
+        console.print(f"Interrupted after {completer.n_iter_} steps; the best so far is kept.", highlight=False)
+    if arguments.out:
+        _write(arguments.out, known, completer)
+        console.print(f"The result is in {arguments.out}.", highlight=False, soft_wrap=True)
+    if len(hidden[1]) and not completer.interrupted_:
+        _report(known, hidden, completer, seconds, arguments, console)
+    return 130 if completer.interrupted_ else 0
 
 
-def _fit(completer: TensorCompleter, arguments: Any, partial: Partial, console: Console) -> None:
-    """Trains with a progress bar; with a folder, from its newest checkpoint and with new ones."""
-    folder = None
-    if arguments.folder is not None:
-        config = {**completer.get_params(), "entries": len(partial.values), "sum": float(np.abs(partial.values).sum())}
-        folder = Run(arguments.folder, {name: str(value) for name, value in config.items()}, resume=True)
-    state = folder.restore() if folder else None
-    columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=console.quiet) as bar:
-        task = bar.add_task("starting", total=completer.steps)
+def _read(arguments: Any) -> Partial:
+    if arguments.file is None:
+        if arguments.mask:
+            raise ValueError("--mask needs a file to complete")
+        return Partial.of_array(photograph(), kind="picture")
+    if not arguments.out:
+        raise ValueError("--out is needed with a file to complete")
+    given = files.read(arguments.file, arguments.mask)
+    if not arguments.fraction and given.wanted is None and len(np.unique(given.indices, axis=0)) == math.prod(given.sizes):
+        raise ValueError(f"{arguments.file}: no entry is missing, so there is nothing to complete; --mask or --fraction can hide some")
+    return given
 
-        def show(progress: Any) -> None:
-            held_out = "" if progress.held_out is None else f"   held out {progress.held_out:.4f}"
-            bar.update(task, completed=progress.step, description=f"step {progress.step}   loss {progress.loss:.4f}{held_out}")
-            if folder and (progress.step % max(1, completer.steps // CHECKPOINTS) == 0 or progress.step == completer.steps):
-                folder.record(step=progress.step, loss=progress.loss, held_out=progress.held_out)
-                folder.checkpoint(progress.state)
 
-        completer.fit(partial.indices, partial.values, callback=show, state=state)
-    if folder:
-        folder.checkpoint(completer.state_)
+def _hide(given: Partial, fraction: float | None, number: int) -> tuple[Partial, Entries]:
+    """What to learn from, and the entries that are hidden from the learner."""
+    keep = given.chosen(fraction, number) if fraction else np.ones(len(given.values), dtype=bool)
+    return replace(given, indices=given.indices[keep], values=given.values[keep]), (given.indices[~keep], given.values[~keep])
+
+
+def _check_output(path: Path, known: Partial) -> None:
+    files.check_output(path, known.sizes)
+    if path.suffix.lower() in tables.SUFFIXES:
+        known.missing()
+    elif 32 * math.prod(known.sizes) > available_memory(torch.device("cpu")):
+        raise ValueError(f"an array of {' x '.join(map(str, known.sizes))} does not fit into memory; a table of the wanted entries may")
+
+
+def _fit(completer: TensorCompleter, known: Partial, arguments: Any, console: Console) -> None:
+    """Fits, with a progress bar and, where a folder is given, checkpoints."""
+    store = Run(arguments.folder, _configuration(completer, known), resume=True) if arguments.folder else None
+    state = store.restore() if store else None
+    train, rest = (known.indices, known.values), None
+    if known.kind == "picture":  # held out channel by channel, they would be too easy to predict from the other channels
+        chosen = known.chosen(HELD_OUT, arguments.seed + 1)
+        if not chosen.all():
+            train, rest = ((known.indices[where], known.values[where]) for where in (~chosen, chosen))
+    columns = ("[progress.description]{task.description}", BarColumn(), "{task.completed}/{task.total}", "{task.fields[errors]}")
+    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
+        task = bar.add_task("learning", total=completer.steps, errors="", completed=state["step"] if state else 0)
+        saved = time.perf_counter()
+
+        def show(seen: Seen) -> None:
+            nonlocal saved
+            held_out = "" if seen.held_out is None else f", held out {seen.held_out:.4f}"
+            bar.update(task, completed=seen.step, errors=f"loss {seen.loss:.4f}{held_out}")
+            if store:
+                store.record(step=seen.step, loss=seen.loss, held_out=seen.held_out)
+                if seen.step == seen.steps or time.perf_counter() - saved > SECONDS:
+                    store.checkpoint(seen.state)
+                    saved = time.perf_counter()
+
+        completer.fit(*train, held_out=rest, callback=show, state=state)
+    if store:
+        store.checkpoint(completer.state_)
         if not completer.interrupted_:
-            folder.finish(steps=completer.n_iter_)
+            store.finish(steps=completer.n_iter_, best=completer.state_["best"]["step"], error=completer.state_["best"]["error"])
 
 
-def _comparison(truth: Array, partial: Partial, completed: Array, console: Console) -> Table:
-    """Peak signal-to-noise ratios on the hidden pixels, TensorLy's decompositions on the same known pixels among them."""
-    mask = np.zeros(truth.shape)
-    mask[tuple(partial.indices.T)] = 1
-    found = {"tensornet": _psnr(truth, completed, mask)}
-    with console.status("TensorLy's decompositions of the same pixels"):
-        for name, ways in peers.completions(partial.sizes, partial.indices, partial.values, 0).items():
-            for setting, complete in ways:
-                found[f"{name}, {setting}"] = _psnr(truth, complete(), mask)
-    table = Table(title="On the hidden pixels")
-    table.add_column("")
-    table.add_column("PSNR", justify="right")
-    for name, value in found.items():
-        table.add_row(name, f"{value:.2f} dB")
-    return table
+def _configuration(completer: TensorCompleter, known: Partial) -> dict[str, Any]:
+    """What determines a run: the parameters, and a digest of the entries."""
+    digest = hashlib.sha256(np.ascontiguousarray(known.indices).tobytes() + known.values.tobytes()).hexdigest()
+    parameters = {name: value for name, value in completer.get_params().items() if name not in ("device", "warm_start")}
+    return {
+        "entries": digest,
+        **{name: value if isinstance(value, str | int | float | None) else str(value) for name, value in parameters.items()},
+    }
 
 
-def _psnr(truth: Array, completed: Array, mask: Array) -> float:
-    error = float(np.square(np.clip(completed, 0, 255) - truth)[mask == 0].mean())
-    return 10 * math.log10(255**2 / error)
+def _write(path: Path, known: Partial, completer: TensorCompleter) -> None:
+    if path.suffix.lower() in tables.SUFFIXES:
+        missing = known.missing()
+        files.write_entries(path, missing, completer.predict(missing).cpu().numpy(), known.names)
+    else:
+        files.write(path, known.fill(completer.complete().cpu().numpy()))
+
+
+def _report(known: Partial, hidden: Entries, completer: TensorCompleter, seconds: float, arguments: Any, console: Console) -> None:
+    """Prints how well the hidden entries were predicted, beside TensorLy's best."""
+    measure, name = (_psnr, "PSNR on hidden pixels") if known.kind == "picture" else (_r_squared, "R^2 on hidden entries")
+    table = Table("method", "setting", name, "time", title_justify="left")
+    quality = measure(completer.predict(hidden[0]).cpu().numpy(), hidden[1])
+    table.add_row("tensornet", f"rank {max(completer.htf_.ranks.values())}", f"{quality:.2f}", f"{seconds:.1f} s")
+    for method, settings in (
+        {} if arguments.no_peers else peers.completions(known.sizes, known.indices, known.values, arguments.seed)
+    ).items():
+        found = []
+        for setting, complete in settings:
+            with console.status(f"{method}, {setting}"):
+                start = time.perf_counter()
+                predicted = complete()[tuple(hidden[0].T)]
+                found.append((measure(predicted, hidden[1]), setting, time.perf_counter() - start))
+        quality, setting, seconds = max(found)
+        table.add_row(method, f"{setting}, best of {len(found)}", f"{quality:.2f}", f"{seconds:.1f} s")
+    console.print(table)
+
+
+def _psnr(predicted: NDArray[Any], true: NDArray[Any]) -> float:
+    """Peak signal-to-noise ratio in decibels of values from 0 to 255."""
+    return float(10 * np.log10(255**2 / max(np.square(np.clip(predicted, 0, 255) - true).mean(), 1e-12)))
+
+
+def _r_squared(predicted: NDArray[Any], true: NDArray[Any]) -> float:
+    spread = np.square(np.abs(true - true.mean())).mean()
+    return float(1 - np.square(np.abs(predicted - true)).mean() / spread) if spread else math.nan

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from tensornet.htf import HTF
 
-CP_RANKS, TUCKER_RANKS = (5, 10, 20), (5, 10, 20)
-ITERATIONS = 50  # of TensorLy's alternating least squares; more did not help on the photograph
+RANKS = (8, 12, 20)
+ITERATIONS = 50  # of TensorLy's alternating least squares; 200 add .07 dB to its CP, nothing to its Tucker, on the photograph
 
 
 def contractions(htf: HTF) -> dict[str, Callable[[], Any]]:
@@ -75,7 +75,7 @@ def completions(
     Example:
         >>> indices, values = np.array([[0, 0], [0, 1], [1, 0]]), np.array([1.0, 2.0, 2.0])
         >>> {name: [setting for setting, _ in found] for name, found in completions((2, 2), indices, values, 0).items()}
-        {'TensorLy, masked CP': ['rank 5', 'rank 10', 'rank 20'], 'TensorLy, masked Tucker': ['ranks 2 2']}
+        {'TensorLy, masked CP': ['rank 8', 'rank 12', 'rank 20'], 'TensorLy, masked Tucker': ['ranks 2 2']}
     """
     import tensorly
     from tensorly.decomposition import parafac, tucker
@@ -90,15 +90,15 @@ def completions(
         def complete() -> NDArray[Any]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                found = decompose(known, rank, n_iter_max=ITERATIONS, init="random", random_state=seed, mask=mask)
+                found = decompose(known, rank, n_iter_max=ITERATIONS, init="svd", random_state=seed, mask=mask)
                 completed: NDArray[Any] = np.asarray(restore(found)) + offset
                 return completed
 
         return complete
 
-    tuckers = dict.fromkeys(tuple(min(rank, size) for size in sizes) for rank in TUCKER_RANKS)
+    tuckers = dict.fromkeys(tuple(min(rank, size) for size in sizes) for rank in RANKS)
     return {
-        "TensorLy, masked CP": [(f"rank {rank}", run(parafac, tensorly.cp_to_tensor, rank)) for rank in CP_RANKS],
+        "TensorLy, masked CP": [(f"rank {rank}", run(parafac, tensorly.cp_to_tensor, rank)) for rank in RANKS],
         "TensorLy, masked Tucker": [
             ("ranks " + " ".join(map(str, ranks)), run(tucker, tensorly.tucker_to_tensor, list(ranks))) for ranks in tuckers
         ],
