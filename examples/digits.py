@@ -124,14 +124,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if min(given.seeds, given.epochs, given.threads) < 1:
         parser.error("--seeds, --epochs and --threads must be at least 1")
     torch.set_num_threads(given.threads)
-    print(f"{'tree':8} {'ranks':>5} {'held-out accuracy':>18} {'worst':>6} {'training':>8} {'wall s':>7} {'CPU s':>6}")  # noqa: T201
+    print(f"{'tree':8} {'ranks':>5} {'held-out accuracy':>18} {'worst':>6} {'training':>8} {'wall s':>7} {'CPU s':>6}")
     for name in given.tree:
         recipe = RECIPES[name]
         recipe = recipe._replace(ranks=given.ranks or recipe.ranks, learning_rate=given.learning_rate or recipe.learning_rate)
         results = [run(recipe, seed, epochs=given.epochs, features=given.features, pooling=given.pooling) for seed in range(given.seeds)]
         held_out, training, wall, cpu = (list(column) for column in zip(*results))
         spread = f" +- {statistics.stdev(held_out):.2%}" if len(results) > 1 else ""
-        print(  # noqa: T201
+        print(
             f"{name:8} {recipe.ranks:5d} {f'{statistics.mean(held_out):.2%}{spread}':>18} {min(held_out):6.1%} "
             f"{statistics.mean(training):8.1%} {statistics.mean(wall):7.1f} {statistics.mean(cpu):6.1f}"
         )
