@@ -1,15 +1,13 @@
-"""Runs programs on torch tensors: contraction to end tensors, slices, projections and Gram matrices, with gradients.
+"""Runs plans on torch tensors: contraction to end tensors, slices, projections and Gram matrices, with gradients.
 
-Where gradients are not recorded, and inside the backward pass of :class:`_Contraction`, results are written into memory that this
-module allocates: on Linux in huge pages, since filling fresh small pages costs more than the arithmetic of a large contraction.
-Everywhere else (double backward, torch.func, forward mode) the same program runs as recorded torch operations.
+A contraction is one node of autograd's graph, with its own backward pass. Where torch has to see every operation (double backward,
+torch.func, forward mode), the same program runs as recorded torch operations.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-import mmap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -19,16 +17,14 @@ import psutil
 import torch
 from torch import Tensor
 
-from tensornet.lowering import Operation, Program, lower
+from tensornet import kernels
+from tensornet.adjoint import reverse
+from tensornet.kernels import Steps, bind, empty
+from tensornet.lowering import Program, Sizes, lower
 from tensornet.network import Request
 from tensornet.plan import CPU, CUDA, Plan, make_plan
 from tensornet.shape import Shape
 
-_HUGE = 32 << 20  # bytes from which CPU tensors are put into huge pages; below, the C library reuses memory that is warm
-_HUGE_PAGE = 2 << 20
-_BLOCKED = 2 << 20  # entries from which a product whose rows are not aligned is computed in blocks of rows,
-_BLOCK_ROWS = 256  # so many a thread
-_CACHE_LINE = 64
 _LOOKED_UP = 64 << 20  # bytes from which a contraction is held against the memory that is free
 
 
@@ -189,16 +185,14 @@ def _execute(plan: Plan, operands: tuple[Tensor, ...], out: Tensor | None) -> Te
         return _arranged(_record(plan, operands), plan)
     if recording:
         return _arranged(_Contraction.apply(plan, *operands), plan)
-    with torch.no_grad():
-        if plan.slices:
-            return _run_slices(plan, operands, out)
-        program = _program(plan)
-        if out is None:
-            return _arranged(_run(program, operands)[-1], plan)
-        if program.permutation:
-            return out.copy_(_arranged(_run(program, operands)[-1], plan))
-        _run(program, operands, out=out)
-        return out
+    if plan.slices:
+        return _run_slices(plan, operands, out)
+    program = _program(plan)
+    if out is None or program.permutation:
+        result = _arranged(_run(program, list(operands))[-1], plan)
+        return result if out is None else out.copy_(result)
+    _run(program, list(operands), out=out)
+    return out
 
 
 def _check_out(out: Tensor, sizes: tuple[int, ...], like: Tensor, recording: bool) -> None:
@@ -231,21 +225,21 @@ class _Contraction(torch.autograd.Function):
         ctx.save_for_backward(*operands)
         if plan.slices:
             return _run_slices(plan, operands, None)
-        *slots, result = _run(_program(plan), operands, keep=True)
-        ctx.intermediates = slots[len(operands) :]
-        return cast(Tensor, result)
+        program = _program(plan)
+        slots = _run(program, list(operands), keep=True)
+        ctx.intermediates = slots[len(operands) : -1]
+        return cast(Tensor, slots[-1])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        plan, operands, gradient = ctx.plan, ctx.saved_tensors, gradients[0]
-        needed = ctx.needs_input_grad[1:]
+        plan, operands, gradient, needed = ctx.plan, ctx.saved_tensors, gradients[0], ctx.needs_input_grad[1:]
         if torch.is_grad_enabled():  # the gradient is to be differentiated again
             wanted = [operand for operand, need in zip(operands, needed) if need]
             found = iter(torch.autograd.grad(_record(plan, operands), wanted, gradient, create_graph=True))
             return None, *(next(found) if need else None for need in needed)
         if plan.slices:
             return None, *_run_slices_backward(plan, operands, gradient, needed)
-        return None, *_run_backward(_program(plan), [*operands, *ctx.intermediates, None], gradient, needed)
+        return None, *_run_backward(_program(plan), [*operands, *ctx.intermediates], gradient, needed)
 
 
 # Programs
@@ -257,115 +251,39 @@ def _program(plan: Plan, window: tuple[tuple[int, int], ...] = ()) -> Program:
     return lower(plan, {**plan.network.sizes, **dict(window)})
 
 
-def _run(program: Program, operands: Sequence[Tensor], *, out: Tensor | None = None, keep: bool = False) -> list[Any]:
-    """All slots after running a program without recording; ``None`` for those that are no longer needed, unless ``keep`` is set.
+@lru_cache(maxsize=1024)
+def _bound(program: Program, dtype: torch.dtype, cpu: bool) -> Steps:
+    return bind(program.operations, program.last_use, program.operands, dtype, cpu=cpu)
 
-    The last slot is a new tensor, or ``out``, in the order in which the program stores its result.
-    """
-    slots: list[Any] = list(operands)
-    like = operands[0]
-    huge = _HUGE // like.dtype.itemsize
-    last = len(program.operations) - 1
-    for place, operation in enumerate(program.operations):
-        if place == last:
-            result = _empty(program.stored, like) if out is None else out
-            _apply(operation, slots[operation.left], slots[operation.right], result.view(operation.result))
-        else:
-            target = _empty(operation.result, like) if operation.entries >= huge else None
-            result = _apply(operation, slots[operation.left], slots[operation.right], target)
-        slots.append(result)
-        if not keep:
-            for slot in program.last_use[place]:
-                slots[slot] = None
+
+@lru_cache(maxsize=1024)
+def _bound_adjoint(program: Program, needed: tuple[bool, ...], dtype: torch.dtype, cpu: bool) -> tuple[Steps, tuple[tuple[int, Any], ...]]:
+    """The reverse of a program, and for every operand the slot of its gradient (or -1) and the shape to give it (or ``None``)."""
+    adjoint = reverse(program, needed)
+    shapes: list[Sizes] = [*program.operands, *(operation.result for operation in program.operations[:-1]), program.stored]
+    made = [*shapes, *(operation.result for operation in adjoint.operations)]
+    gradients = [(slot, None if made[slot] == shape else shape) for slot, shape in zip(adjoint.gradients, program.operands)]
+    return bind(adjoint.operations, adjoint.last_use, shapes, dtype, cpu=cpu), tuple(gradients)
+
+
+def _run(program: Program, slots: list[Any], *, out: Tensor | None = None, keep: bool = False) -> list[Any]:
+    """All slots after running a program on its operands; ``None`` for those that are no longer needed, unless ``keep`` is set."""
+    like = slots[0]
+    kernels.run(_bound(program, like.dtype, like.device.type == "cpu"), slots, out=out, keep=keep)
+    if out is None and program.stored != program.operations[-1].result:
+        slots[-1].resize_(program.stored)  # in place, since a view could not be changed in place by who gets it
     return slots
 
 
-def _apply(operation: Operation, left: Tensor, right: Tensor, target: Tensor | None) -> Tensor:
-    """The contiguous result of an operation, in ``target`` where that is given."""
-    if operation.kind == "product":
-        first, second = _matrices(operation, left, right)
-        if len(operation.result) == 3:
-            return torch.bmm(first, second) if target is None else torch.bmm(first, second, out=target)
-        if target is None:
-            return torch.mm(first, second)
-        if operation.entries >= _BLOCKED and _is_slow_whole(target):
-            rows = _BLOCK_ROWS * torch.get_num_threads()
-            for start in range(0, first.shape[0], rows):
-                torch.mm(first[start : start + rows], second, out=target[start : start + rows])
-            return target
-        return torch.mm(first, second, out=target)
-    first = left.as_strided(operation.left_view, operation.left_strides)
-    if operation.kind == "copy":
-        return (torch.empty(operation.result, dtype=left.dtype, device=left.device) if target is None else target).copy_(first)
-    second = right.as_strided(operation.right_view, operation.right_strides)
-    return torch.mul(first, second).contiguous() if target is None else torch.mul(first, second, out=target)
-
-
-def _is_slow_whole(target: Tensor) -> bool:
-    """Whether the CPU's matrix product is faster in blocks of rows: its rows do not begin at the cache's lines."""
-    return target.device.type == "cpu" and target.shape[1] * target.dtype.itemsize % _CACHE_LINE != 0
-
-
-def _matrices(operation: Operation, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """The two factors of a product as (batched) matrices ``(m, k)`` and ``(k, n)``."""
-    first = left if left.shape == operation.left_view else left.view(operation.left_view)
-    second = right if right.shape == operation.right_view else right.view(operation.right_view)
-    return first.mT if operation.left_flipped else first, second.mT if operation.right_flipped else second
-
-
-def _run_backward(program: Program, slots: list[Any], gradient: Tensor, needed: Sequence[bool]) -> list[Tensor | None]:
-    """Gradients of the operands that need one; ``slots`` are those of the forward run."""
-    count = program.operand_count
-    wanted = list(needed)
-    for operation in program.operations:
-        wanted.append(wanted[operation.left] or wanted[operation.right])
-    gradients: list[Tensor | None] = [None] * len(wanted)
-    gradients[-1] = _contiguous(gradient)
-    for place in reversed(range(len(program.operations))):
-        operation = program.operations[place]
-        incoming = gradients[count + place]
-        left, right = slots[operation.left], slots[operation.right]
-        gradients[count + place] = slots[count + place] = None
-        if incoming is None or left is None or right is None:
-            continue
-        incoming = incoming.view(operation.result)
-        if operation.kind == "product":
-            first, second = _matrices(operation, left, right)
-            if wanted[operation.left]:
-                factors = (second.conj(), incoming.mT) if operation.left_flipped else (incoming, second.mH)
-                gradients[operation.left] = _multiply_matrices(*factors).view(left.shape)
-            if wanted[operation.right]:
-                factors = (incoming.mT, first.conj()) if operation.right_flipped else (first.mH, incoming)
-                gradients[operation.right] = _multiply_matrices(*factors).view(right.shape)
-            continue
-        views = (operation.left_view, operation.left_strides), (operation.right_view, operation.right_strides)
-        for side, (slot, own, other) in enumerate(((operation.left, left, right), (operation.right, right, left))):
-            if not wanted[slot] or (operation.kind == "copy" and side):
-                continue
-            result = _empty(own.shape, own)
-            view = result.as_strided(*views[side])
-            if operation.kind == "copy":
-                view.copy_(incoming)
-            else:
-                _reduce(incoming, other.as_strided(*views[1 - side]).conj(), view)
-            gradients[slot] = result
-    return gradients[:count]
-
-
-def _multiply_matrices(first: Tensor, second: Tensor) -> Tensor:
-    if first.ndim == 3:
-        return torch.bmm(first, second, out=_empty((first.shape[0], first.shape[1], second.shape[2]), first))
-    return torch.mm(first, second, out=_empty((first.shape[0], second.shape[1]), first))
-
-
-def _reduce(gradient: Tensor, factor: Tensor, target: Tensor) -> None:
-    """``gradient * factor``, summed over the axes along which ``target`` has size 1, into ``target``."""
-    axes = [axis for axis, (whole, size) in enumerate(zip(gradient.shape, target.shape)) if size == 1 != whole]
-    if axes:
-        product = torch.mul(gradient, factor, out=_empty(gradient.shape, gradient))
-        torch.sum(product, axes, keepdim=True, out=target)
-    else:
-        torch.mul(gradient, factor, out=target)
+def _run_backward(program: Program, slots: list[Any], gradient: Tensor, needed: tuple[bool, ...]) -> list[Tensor | None]:
+    """Gradients of the operands that need one; ``slots`` are those of the forward run but its result."""
+    steps, gradients = _bound_adjoint(program, needed, gradient.dtype, gradient.device.type == "cpu")
+    if gradient.is_complex():
+        gradient = gradient.conj().resolve_conj()
+    slots.append(gradient if gradient.is_contiguous() else empty(gradient.shape, gradient).copy_(gradient))
+    kernels.run(steps, slots)
+    found = [None if slot < 0 else slots[slot] if shape is None else slots[slot].view(shape) for slot, shape in gradients]
+    return [None if one is None else one.conj() for one in found] if gradient.is_complex() else found
 
 
 def _record(plan: Plan, operands: Sequence[Tensor]) -> Tensor:
@@ -388,15 +306,19 @@ def _record(plan: Plan, operands: Sequence[Tensor]) -> Tensor:
 def _record_program(program: Program, operands: Sequence[Tensor]) -> Tensor:
     slots = list(operands)
     for operation in program.operations:
-        left, right = slots[operation.left].contiguous(), slots[operation.right].contiguous()
-        if operation.kind == "product":
-            result = torch.matmul(*_matrices(operation, left, right))
-        else:
-            result = left.as_strided(operation.left_view, operation.left_strides)
-            if operation.kind == "multiply":
-                result = result * right.as_strided(operation.right_view, operation.right_strides)
-        slots.append(result.contiguous())
+        result = _recorded_view(slots[operation.left], operation.left_view, operation.left_strides)
+        if operation.kind != "copy":
+            other = _recorded_view(slots[operation.right], operation.right_view, operation.right_strides)
+            result = torch.matmul(result, other) if operation.kind == "product" else result * other
+        slots.append(result)
     return slots[-1].reshape(program.stored)
+
+
+def _recorded_view(tensor: Tensor, view: Sizes, strides: Sizes) -> Tensor:
+    """A strided view of what is contiguous in theory, by operations that have derivatives and batching rules of their own."""
+    axes = sorted((axis for axis, size in enumerate(view) if size != 1), key=lambda axis: -strides[axis])
+    stored = tensor.reshape([view[axis] for axis in axes])
+    return stored.permute([axes.index(axis) for axis in sorted(axes)]).reshape(view)
 
 
 # Slices
@@ -427,12 +349,7 @@ def _cut(tensor: Tensor, labels: Sequence[int], window: Window) -> Tensor:
 
 
 def _cut_all(plan: Plan, operands: Sequence[Tensor], window: Window) -> list[Tensor]:
-    return [_cut(_labelled(operand, labels), labels, window).contiguous() for operand, labels in zip(operands, plan.network.operands)]
-
-
-def _labelled(operand: Tensor, labels: Sequence[int]) -> Tensor:
-    """An operand with one axis a label: a root with one output loses its column."""
-    return operand if operand.ndim == len(labels) else operand.reshape(operand.shape[: len(labels)])
+    return [_cut(operand, labels, window).contiguous() for operand, labels in zip(operands, plan.network.operands)]
 
 
 def _permute_to_output(result: Tensor, plan: Plan, window: Window) -> Tensor:
@@ -441,7 +358,7 @@ def _permute_to_output(result: Tensor, plan: Plan, window: Window) -> Tensor:
 
 
 def _run_slices(plan: Plan, operands: Sequence[Tensor], out: Tensor | None) -> Tensor:
-    total = _empty(plan.network.output_sizes, operands[0]) if out is None else out
+    total = empty(plan.network.output_sizes, operands[0]) if out is None else out
     total.zero_()
     for window in _windows(plan):
         part = _run(_window_program(plan, window), _cut_all(plan, operands, window))[-1]
@@ -449,36 +366,17 @@ def _run_slices(plan: Plan, operands: Sequence[Tensor], out: Tensor | None) -> T
     return total
 
 
-def _run_slices_backward(plan: Plan, operands: Sequence[Tensor], gradient: Tensor, needed: Sequence[bool]) -> list[Tensor | None]:
+def _run_slices_backward(plan: Plan, operands: Sequence[Tensor], gradient: Tensor, needed: tuple[bool, ...]) -> list[Tensor | None]:
     """Gradients slice by slice; the intermediate results of each are computed again, so that memory stays within the limit."""
     totals = [torch.zeros_like(operand) if need else None for operand, need in zip(operands, needed)]
     for window in _windows(plan):
         program = _window_program(plan, window)
-        slots = _run(program, _cut_all(plan, operands, window), keep=True)
+        *slots, _ = _run(program, _cut_all(plan, operands, window), keep=True)
         incoming = _cut(gradient, plan.network.output, window)
         if program.permutation:
             inverse = sorted(range(len(program.permutation)), key=program.permutation.__getitem__)
             incoming = incoming.permute(inverse)
         for total, labels, part in zip(totals, plan.network.operands, _run_backward(program, slots, incoming, needed)):
             if total is not None and part is not None:
-                _cut(_labelled(total, labels), labels, window).add_(part)
+                _cut(total, labels, window).add_(part)
     return totals
-
-
-# Memory
-
-
-def _empty(shape: Sequence[int], like: Tensor) -> Tensor:
-    """New memory for a contiguous tensor; large ones on the CPU lie in huge pages where the system has them."""
-    size = math.prod(shape) * like.dtype.itemsize
-    if size < _HUGE or like.device.type != "cpu" or not hasattr(mmap, "MADV_HUGEPAGE"):
-        return like.new_empty(shape)
-    block = mmap.mmap(-1, size + _HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    block.madvise(mmap.MADV_HUGEPAGE)
-    data = torch.frombuffer(block, dtype=torch.uint8)
-    start = -data.data_ptr() % _HUGE_PAGE
-    return data[start : start + size].view(like.dtype).view(shape)
-
-
-def _contiguous(tensor: Tensor) -> Tensor:
-    return tensor if tensor.is_contiguous() else _empty(tensor.shape, tensor).copy_(tensor)

@@ -242,7 +242,7 @@ class HTF(nn.Module):
             if fixed or projected or out is not None:
                 raise ValueError("capture=True contracts the whole end tensor; fixed, projected and out cannot be given with it")
             return cast(Tensor, self._replay("contract", lambda: self.contract(memory_limit=memory_limit)))
-        if self.combination == circuit.Combination():
+        if self.combination == circuit.PRODUCT:
             return execute.contract(self.shape, self.weight_list(), fixed=fixed, projected=projected, memory_limit=memory_limit, out=out)
         if fixed or projected or out is not None:
             self._need_products("contracting in part, or into out=,")
@@ -285,7 +285,7 @@ class HTF(nn.Module):
         return make_plan(self.shape, request or Request(), itemsize=weight.dtype.itemsize, machine=machine, memory_limit=memory_limit)
 
     def _need_products(self, what: str) -> None:
-        if self.combination != circuit.Combination():
+        if self.combination != circuit.PRODUCT:
             raise ValueError(f"{what} needs product pooling without activation; this factorization has {self.combination}")
 
     # Evaluation without the end tensor

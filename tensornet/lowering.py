@@ -11,7 +11,6 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 from tensornet.network import Labels
@@ -24,20 +23,21 @@ Sizes = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation on tensors in slots; slots hold the operands first, then the results of the operations, all contiguous.
+    """One operation on tensors in slots; slots hold the inputs first, then the results of the operations, all contiguous.
+
+    Each factor is read as a strided view of its slot: a permutation of blocks of axes, with size 1 where an axis is broadcast.
 
     Attributes:
-        kind: ``"product"``: a (batched) matrix product of the two views. ``"multiply"``: the elementwise product of the two strided
-            views, which broadcast. ``"copy"``: a contiguous copy of the left strided view.
-        left: Slot of the left tensor.
-        right: Slot of the right one (for a copy, the left one again).
-        left_view: Shape in which the left tensor is read. For a product ``(m, k)`` or ``(k, m)``, with a batch axis in front or not.
-        right_view: Likewise for the right tensor: ``(k, n)`` or ``(n, k)``.
-        left_strides: Strides of the left view (multiply, copy).
-        right_strides: Strides of the right view (multiply).
-        left_flipped: The left view's last two axes are exchanged (product).
-        right_flipped: Likewise for the right view.
+        kind: ``"product"``: the (batched) matrix product of the views ``(m, k)`` and ``(k, n)``. ``"multiply"``: their elementwise
+            product, summed over ``summed``. ``"copy"``: a contiguous copy of the left view.
+        left: Slot of the left factor.
+        right: Slot of the right factor (for a copy, the left one again).
         result: Shape of the result.
+        left_view: Shape in which the left factor is read.
+        left_strides: Strides of that view.
+        right_view: Likewise for the right factor.
+        right_strides: Likewise for the right factor.
+        summed: Axes over which an elementwise product is summed.
     """
 
     kind: Literal["product", "multiply", "copy"]
@@ -45,16 +45,10 @@ class Operation:
     right: int
     result: Sizes
     left_view: Sizes
+    left_strides: Sizes
     right_view: Sizes = ()
-    left_strides: Sizes = ()
     right_strides: Sizes = ()
-    left_flipped: bool = False
-    right_flipped: bool = False
-
-    @cached_property
-    def entries(self) -> int:
-        """Number of entries of the result."""
-        return math.prod(self.result)
+    summed: Sizes = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,15 +56,15 @@ class Program:
     """Operations that execute a plan (or one slice of it) on tensors.
 
     Attributes:
-        operand_count: Number of operands.
-        operations: What is done, in order.
+        operands: Shapes of the operands.
+        operations: What is done, in order; the last one gives the result.
         last_use: For every operation, the slots of intermediate results that are not read again after it.
         stored: Sizes of the axes of the result as it is stored.
         permutation: Permutation that brings the stored axes into the asked order; empty when they are.
         output_sizes: Sizes of the result in the asked order.
     """
 
-    operand_count: int
+    operands: tuple[Sizes, ...]
     operations: tuple[Operation, ...]
     last_use: tuple[tuple[int, ...], ...]
     stored: Sizes
@@ -118,10 +112,12 @@ class _Lowering:
         stored = self.orders[self.slots[-1]]
         output = self.plan.network.output
         permutation = tuple(stored.index(label) for label in output)
+        operations = tuple(self.operations)
+        scalar_roots = self.plan.network.scalar_roots
         return Program(
-            len(self.operands),
-            tuple(self.operations),
-            self._last_use(),
+            tuple(self._shape(labels) + (1,) * (place in scalar_roots) for place, labels in enumerate(self.operands)),
+            operations,
+            last_use(operations, len(self.operands)),
             self._shape(stored),
             () if permutation == tuple(range(len(output))) else permutation,
             self._shape(output),
@@ -166,27 +162,27 @@ class _Lowering:
         if swap:
             left, right = right, left
             frees.reverse()
-        left, left_flipped = self._as_matrix(left, batch, summed, frees[0], rows_first=True)
-        right, right_flipped = self._as_matrix(right, batch, summed, frees[1], rows_first=False)
+        left, left_turned = self._as_matrix(left, batch, summed, frees[0], rows_first=True)
+        right, right_turned = self._as_matrix(right, batch, summed, frees[1], rows_first=False)
         b, k = self._count(batch), self._count(summed)
         m, n = (self._count(free) for free in frees)
-        front = (b,) if batch else ()
+        front, left_front, right_front = ((b,), (m * k,), (k * n,)) if batch else ((), (), ())
         self._append(
             Operation(
                 "product",
                 left,
                 right,
                 (*front, m, n),
-                (*front, k, m) if left_flipped else (*front, m, k),
-                (*front, n, k) if right_flipped else (*front, k, n),
-                left_flipped=left_flipped,
-                right_flipped=right_flipped,
+                (*front, m, k),
+                (*left_front, 1, m) if left_turned else (*left_front, k, 1),
+                (*front, k, n),
+                (*right_front, 1, k) if right_turned else (*right_front, n, 1),
             ),
             batch + frees[0] + frees[1],
         )
 
     def _as_matrix(self, slot: int, batch: Labels, summed: Labels, free: Labels, *, rows_first: bool) -> tuple[int, bool]:
-        """The slot in which a factor can be viewed as a (batched) matrix, and whether that matrix is transposed."""
+        """The slot in which a factor can be viewed as a (batched) matrix, and whether that matrix is stored transposed."""
         straight, turned = (free + summed, summed + free) if rows_first else (summed + free, free + summed)
         if self.orders[slot] == batch + straight:
             return slot, False
@@ -196,7 +192,7 @@ class _Lowering:
 
     def _copy(self, slot: int, order: Labels) -> int:
         strides = self._strides(self.orders[slot])
-        self._append(Operation("copy", slot, slot, self._shape(order), self._shape(order), left_strides=strides(order)), order)
+        self._append(Operation("copy", slot, slot, self._shape(order), self._shape(order), strides(order)), order)
         return len(self.orders) - 1
 
     def _multiply(self, left: int, right: int, wish: list[Labels]) -> None:
@@ -212,37 +208,53 @@ class _Lowering:
             views.append(tuple(self._count(block) if block[0] in own else 1 for block in blocks))
             views.append(tuple(strides(block[-1:])[0] if block[0] in own else 0 for block in blocks))
         shape = tuple(self._count(block) for block in blocks)
-        self._append(Operation("multiply", left, right, shape, views[0], views[2], views[1], views[3]), order)
+        self._append(Operation("multiply", left, right, shape, *views), order)
 
     def _strides(self, own: Labels) -> Callable[[Labels], Sizes]:
         """Strides of a contiguous tensor with axes ``own``, as a function of the labels asked for."""
-        strides: dict[int, int] = {}
-        stride = 1
-        for label in reversed(own):
-            strides[label] = stride
-            stride *= self.sizes[label]
+        strides = dict(zip(own, contiguous_strides(self._shape(own))))
         return lambda labels: tuple(strides[label] for label in labels)
 
     def _append(self, operation: Operation, order: Labels) -> None:
         self.operations.append(operation)
         self.orders.append(order)
 
-    def _last_use(self) -> tuple[tuple[int, ...], ...]:
-        last: dict[int, int] = {}
-        for place, operation in enumerate(self.operations):
-            for slot in (operation.left, operation.right):
-                if slot >= len(self.operands):
-                    last[slot] = place
-        dead: list[list[int]] = [[] for _ in self.operations]
-        for slot, place in last.items():
-            dead[place].append(slot)
-        return tuple(map(tuple, dead))
-
     def _shape(self, labels: Iterable[int]) -> Sizes:
         return tuple(self.sizes[label] for label in labels)
 
     def _count(self, labels: Iterable[int]) -> int:
         return math.prod(self.sizes[label] for label in labels)
+
+
+def contiguous_strides(sizes: Sequence[int]) -> Sizes:
+    """Strides of a contiguous tensor.
+
+    Example:
+        >>> contiguous_strides((4, 3, 2))
+        (6, 2, 1)
+    """
+    strides = []
+    stride = 1
+    for size in reversed(sizes):
+        strides.append(stride)
+        stride *= size
+    return tuple(reversed(strides))
+
+
+def last_use(operations: Sequence[Operation], kept: int) -> tuple[tuple[int, ...], ...]:
+    """For every operation the slots, from number ``kept`` on, that no later operation reads.
+
+    Example:
+        >>> from tensornet import ModeTree, make_plan, make_shape
+        >>> last_use(lower(make_plan(make_shape(ModeTree.star(2), 4, 5))).operations, kept=3)
+        ((), (3,))
+    """
+    last = {slot: place for place, operation in enumerate(operations) for slot in (operation.left, operation.right)}
+    dead: list[list[int]] = [[] for _ in operations]
+    for slot, place in last.items():
+        if slot >= kept:
+            dead[place].append(slot)
+    return tuple(map(tuple, dead))
 
 
 def _closeness(order: Labels, wishes: Sequence[Labels]) -> tuple[int, int]:

@@ -35,8 +35,10 @@ TABLE = {
     "tensornet.paths": Row("network tree"),
     "tensornet.plan": Row("network paths shape tree", "opt_einsum"),
     "tensornet.lowering": Row("network paths plan shape tree"),
-    "tensornet.execute": Row("lowering network plan shape tree", "psutil torch"),
-    # evaluation without the end tensor: shares nothing with the five above
+    "tensornet.adjoint": Row("lowering"),
+    "tensornet.kernels": Row("lowering", "torch"),
+    "tensornet.execute": Row("adjoint kernels lowering network plan shape tree", "psutil torch"),
+    # evaluation without the end tensor: shares nothing with the seven above
     "tensornet.folding": Row("shape", "numpy torch"),
     "tensornet.observed": Row("folding shape", "torch"),
     "tensornet.sweep": Row("folding", "torch"),

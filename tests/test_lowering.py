@@ -32,7 +32,7 @@ def test_no_copies_of_intermediate_results_where_modes_cross() -> None:
 def test_memory_is_given_back_as_soon_as_possible() -> None:
     program = lower(make_plan(make_shape(ModeTree.perfect(8), 3, 20)))
     freed = [slot for slots in program.last_use for slot in slots]
-    results = range(program.operand_count, program.operand_count + len(program.operations) - 1)
+    results = range(len(program.operands), len(program.operands) + len(program.operations) - 1)
     assert sorted(freed) == list(results)
 
 
