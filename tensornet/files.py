@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import lzma
 import math
 import os
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +22,7 @@ from tensornet.storage import replacing
 
 ARRAYS = (".npy", ".npz")
 SUFFIXES = ARRAYS + tables.SUFFIXES + pictures.SUFFIXES
+BROKEN = (OSError, EOFError, MemoryError, RuntimeError, SyntaxError, lzma.LZMAError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
 MOST_ROWS = 10**7  # of a table that is written without its rows having been asked for
 
 
@@ -167,11 +171,13 @@ def read(path: str | os.PathLike[str], mask: str | os.PathLike[str] | None = Non
             wanted = None if known.all() else indices[~known]
             return Partial(tuple((indices.max(0) + 1).tolist()), indices[known], values[known], "table", names, wanted)
     with _named(path):
-        array, known = (_read_array(path), None) if suffix in ARRAYS else pictures.read_picture(path)
+        array, opaque = (_read_array(path), None) if suffix in ARRAYS else pictures.read_picture(path)
+        if opaque is not None:
+            array[~opaque] = np.nan
+    known = None
     if mask is not None:
         with _named(Path(mask)):
-            shown = _read_mask(Path(mask))
-            known = shown if known is None or shown.ndim > 2 else known & shown
+            known = _read_mask(Path(mask))
     with _named(path):
         return Partial.of_array(array, known, kind="array" if suffix in ARRAYS else "picture")
 
@@ -206,7 +212,7 @@ def check_output(path: str | os.PathLike[str], sizes: Sequence[int]) -> None:
         ValueError: a picture needs the shape (rows, columns) or (rows, columns, 3); got (4, 4, 4) for tensor.png
     """
     path = Path(path)
-    if known_suffix(path) in pictures.SUFFIXES and tuple(sizes[2:]) not in ((), (3,)):
+    if known_suffix(path) in pictures.SUFFIXES and (len(sizes) < 2 or tuple(sizes[2:]) not in ((), (3,))):
         raise ValueError(f"a picture needs the shape (rows, columns) or (rows, columns, 3); got {tuple(sizes)} for {path.name}")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"the folder {path.parent} does not exist")
@@ -234,12 +240,14 @@ def write(path: str | os.PathLike[str], array: NDArray[Any]) -> None:
     check_output(path, array.shape)
     suffix = known_suffix(path)
     with replacing(path) as new:
-        if suffix == ".npy":
-            np.save(new, array, allow_pickle=False)
-        elif suffix == ".npz":
-            np.savez_compressed(new, array)
-        else:
+        if suffix in pictures.SUFFIXES:
             pictures.write_picture(new, array.real)
+            return
+        with new.open("wb") as file:  # to a name that ends in .NPY NumPy would add another suffix
+            if suffix == ".npy":
+                np.save(file, array, allow_pickle=False)
+            else:
+                np.savez_compressed(file, array, allow_pickle=False)
 
 
 def write_entries(path: str | os.PathLike[str], indices: NDArray[Any], values: NDArray[Any], names: Sequence[str] = ()) -> None:
@@ -272,19 +280,21 @@ def _named(path: Path) -> Iterator[None]:
 
 
 def _read_array(path: Path) -> NDArray[Any]:
-    with path.open("rb"):  # a missing or unreadable file is reported as such
-        pass
-    try:
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            return found
-        with found:
-            if len(found.files) != 1:
-                raise ValueError(f"one array is needed; got {len(found.files)} ({', '.join(found.files)})")
-            array: NDArray[Any] = found[found.files[0]]
-            return array
-    except (OSError, EOFError, zipfile.BadZipFile, MemoryError, SyntaxError) as error:
-        raise ValueError(f"no NumPy file, or truncated ({error})") from None
+    with path.open("rb") as file:
+        if not file.peek(6).startswith((b"\x93NUMPY", b"PK")):  # NumPy would advise to load it unsafely
+            raise ValueError("no NumPy file")
+        try:
+            found = np.load(file, allow_pickle=False)
+            array: Any = found
+            if not isinstance(found, np.ndarray):
+                if len(found.files) != 1:
+                    raise ValueError(f"one array is needed; got {len(found.files)} ({', '.join(found.files)})")
+                array = found[found.files[0]]
+        except BROKEN as error:
+            raise ValueError(f"no NumPy file, or truncated ({error})") from None
+    if not isinstance(array, np.ndarray):
+        raise ValueError("no NumPy file, but an archive of other data")
+    return array
 
 
 def _read_mask(path: Path) -> NDArray[Any]:

@@ -130,7 +130,9 @@ def _move(group: dict[str, Any], parameters: list[Tensor], gradients: list[Tenso
         group["count"] = torch.zeros((), dtype=torch.float64, device=device)
     for name in ("gamma", "count"):
         group[name] = group[name].to(device)  # a loaded state may come from another device
-    norms = torch.stack([norm.to(device, torch.float64) for norm in torch._foreach_norm(gradients)])
+    parts = [torch.view_as_real(gradient) if gradient.is_complex() else gradient for gradient in gradients]
+    # In the gradients' own precision the norm may overflow, and an infinite average would stop all steps to come.
+    norms = torch.stack([norm.to(device) for norm in torch._foreach_norm(parts, 2, torch.float64)])
     group["count"].add_(1)
     gamma, step = adaptive_step(group["gamma"], norms.square().sum(), group["count"], lr=group["lr"], beta=group["beta"], eps=group["eps"])
     group["gamma"].copy_(gamma)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,20 @@ def read_picture(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
     with path.open("rb"):  # a missing or unreadable file is reported as such
         pass
     try:
-        with warnings.catch_warnings(), Image.open(path) as picture:
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        # Pillow warns of large pictures, of what is broken in a file beside the pixels, and of some transparent colours.
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:
+            deep = any(";16" in str(tile[3]) for tile in picture.tile)  # Pillow drops half of the bits of colours
             picture.load()
+            if deep or picture.mode not in MODES:
+                found = "16 bits" if deep else f"mode {picture.mode} of Pillow"
+            else:
+                return _pixels(picture)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"no picture, or truncated ({error})") from None
-    if picture.mode not in MODES:
-        raise ValueError(f"a picture with 8 bits per channel is needed; got Pillow's mode {picture.mode}")
+    raise ValueError(f"a picture with 8 bits per channel is needed; got {found}")
+
+
+def _pixels(picture: Any) -> tuple[NDArray[Any], NDArray[Any] | None]:
     known = None
     if picture.mode in ("LA", "PA", "RGBA") or "transparency" in picture.info:
         known = np.asarray(picture.convert("RGBA"))[..., 3] >= HALF
@@ -83,7 +91,10 @@ def write_picture(path: Path, pixels: NDArray[Any]) -> None:
     """
     from PIL import Image
 
-    Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8)).save(path)
+    encoded = io.BytesIO()  # since Pillow takes a file cut short by a full disk for written
+    picture = Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
+    picture.save(encoded, Image.registered_extensions()[path.suffix.lower()])
+    path.write_bytes(encoded.getvalue())
 
 
 def photograph() -> NDArray[Any]:

@@ -59,12 +59,11 @@ class Run:
 
     def _compare(self, found: Any) -> None:
         found = found if isinstance(found, dict) else {}
-        for name in sorted(found.keys() | self.config.keys()):
-            if found.get(name) != self.config.get(name):
-                raise ValueError(
-                    f"a run is resumed with the configuration it was begun with; {self.folder} has {name} = {found.get(name)!r}, "
-                    f"got {self.config.get(name)!r}"
-                )
+        names = sorted(found.keys() | self.config.keys())
+        differing = [name for name in names if found.get(name) != self.config.get(name)]
+        if differing:
+            listed = "; ".join(f"{name} = {found.get(name)!r}, got {self.config.get(name)!r}" for name in differing)
+            raise ValueError(f"a run is resumed with the configuration it was begun with; {self.folder} has {listed}")
 
     def record(self, **values: Any) -> None:
         """Adds a line of named values to the records.

@@ -23,7 +23,6 @@ from tensornet.htf import HTF
 from tensornet.tree import ModeTree, Nested, Node
 
 FORMAT = 1  # of the files written here; raised when older programs could not read them
-_KINDS = {torch.complex64: torch.float32, torch.complex128: torch.float64}  # safetensors holds real numbers only
 
 
 # Atomic files
@@ -50,12 +49,19 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"a file is to be written, but {path} is a folder")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"the folder {path.parent} does not exist")
     new = path.with_name(f".{path.stem[:100]}.{secrets.token_hex(4)}{path.suffix}")
     os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield new
         _flush(new)
         new.replace(path)
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        text = f"{path} cannot be written ({error.strerror or _line(error)})"  # a full disk names no file
+        raise (OSError(error.errno, text) if error.errno else OSError(text)) from None
     finally:
         new.unlink(missing_ok=True)
     if os.name == "posix":
@@ -136,7 +142,10 @@ def write_nested(path: str | os.PathLike[str], data: Any, *, kind: str) -> None:
     structure = json.dumps(_encode(data, tensors, {}))
     metadata = {"tensornet": json.dumps({"format": FORMAT, "kind": kind}), "structure": structure}
     with replacing(path) as new:
-        save_file(tensors, new, metadata)
+        try:
+            save_file(tensors, new, metadata)
+        except SafetensorError as error:
+            raise OSError(_line(error)) from None
 
 
 def read_nested(path: str | os.PathLike[str], *, kind: str, device: torch.device | str = "cpu") -> Any:
@@ -166,7 +175,7 @@ def read_nested(path: str | os.PathLike[str], *, kind: str, device: torch.device
         header = json.loads(metadata["tensornet"])
         structure = json.loads(metadata["structure"])
         found, version = header["kind"], int(header["format"])
-    except (KeyError, TypeError, ValueError, RecursionError):
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
         raise ValueError(f"{name} is a safetensors file, but not one of tensornet's") from None
     if version > FORMAT:
         raise ValueError(f"{name} has format {version}; this version of tensornet reads formats up to {FORMAT}")
@@ -276,7 +285,7 @@ def load(path: str | os.PathLike[str], *, device: torch.device | str = "cpu") ->
             weights[tree.root] = state["weights"][-1]
         combination = circuit.combination(state["pooling"], state["activation"])
         return HTF.from_weights(tree, weights, fixed_root=fixed_root, pooling=combination.pooling, activation=combination.activation)
-    except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{os.fspath(path)} is damaged ({_line(error)})") from None
 
 

@@ -121,12 +121,13 @@ def _read_parquet(path: Path) -> tuple[list[str], list[NDArray[Any]]]:
     with path.open("rb") as file:
         try:
             table = parquet.read_table(file)
-        except (pyarrow.ArrowException, OSError) as error:
+            names = list(table.column_names)
+        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             raise ValueError(f"no Parquet file, or truncated ({error})") from None
     columns = []
-    for name, column in zip(table.column_names, table.columns):
+    for name, column in zip(names, table.columns):
         kind = column.type
         if not (pyarrow.types.is_integer(kind) or pyarrow.types.is_floating(kind)):
             raise ValueError(f"numbers are needed; got {kind} in the column {name!r}")
         columns.append(column.cast(pyarrow.float64(), safe=False).to_numpy())
-    return list(table.column_names), columns
+    return names, columns
