@@ -8,6 +8,8 @@ vector ``x_n`` of its mode.
 from __future__ import annotations
 
 import math
+import numbers
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -37,7 +39,8 @@ class AffineFeatures(nn.Module):
         scale: The inputs are divided by it.
 
     Raises:
-        ValueError: ``scale`` is not a finite number other than 0.
+        TypeError: An argument is no number.
+        ValueError: One is not finite, or ``scale`` is 0.
 
     Example:
         >>> AffineFeatures()(torch.tensor([[0.0, 0.5]]))
@@ -49,9 +52,9 @@ class AffineFeatures(nn.Module):
 
     def __init__(self, center: float = 0.0, scale: float = 1.0) -> None:
         super().__init__()
-        if not (math.isfinite(scale) and scale != 0):
-            raise ValueError(f"scale must be a finite number other than 0; got {scale}")
-        self.center, self.scale = center, scale
+        self.center, self.scale = _finite("center", center), _finite("scale", scale)
+        if scale == 0:
+            raise ValueError("scale must be a number other than 0; got 0")
 
     def forward(self, inputs: Tensor) -> Tensor:
         """The features ``(B, N, 1 + C)``.
@@ -121,7 +124,7 @@ class PatchFeatures(nn.Module):
         grid: Number of patches along each axis.
 
     Raises:
-        TypeError: A size is no integer.
+        TypeError: A size is no integer, or ``dtype`` is not a real floating type.
         ValueError: A size is below 1, or there are more than three axes.
 
     Example:
@@ -147,7 +150,8 @@ class PatchFeatures(nn.Module):
         self.size = _sizes("size", size)
         if len(self.size) not in CONVOLUTIONS:
             raise ValueError(f"size must have one to three axes; got {self.size}")
-        _sizes("features, channels, patch and stride", (features, channels, patch, stride))
+        features, channels, patch, stride = _sizes("features, channels, patch and stride", (features, channels, patch, stride))
+        _need_real_type(dtype)
         self.grid = tuple(-(-length // stride) for length in self.size)
         padded = [max((count - 1) * stride + patch - length, 0) for length, count in zip(self.size, self.grid)]
         self.padding = [side for total in reversed(padded) for side in (total // 2, total - total // 2)]
@@ -159,14 +163,15 @@ class PatchFeatures(nn.Module):
         """The features ``(B, N', 1 + features)``.
 
         Raises:
-            TypeError: The inputs are no tensor of a floating type.
-            ValueError: Their shape is wrong.
+            TypeError: The inputs are no tensor of the weights' type.
+            ValueError: Their shape is wrong, or they are on another device.
 
         Example:
             >>> PatchFeatures(28, 4, channels=3, patch=4, stride=4)(torch.rand(2, 28, 3)).shape
             torch.Size([2, 7, 5])
         """
         values = _by_place(inputs)
+        _check(values, self.convolution.weight)
         wanted = (math.prod(self.size), self.convolution.in_channels)
         if values.shape[1:] != wanted:
             raise ValueError(f"inputs need the shape (B, {wanted[0]}, {wanted[1]}); got {tuple(inputs.shape)}")
@@ -219,7 +224,8 @@ class HTFClassifier(nn.Module):
 
     Raises:
         TypeError: An argument has a wrong type, or ``dtype`` is complex.
-        ValueError: An argument is out of its range, or ``tree`` does not have one mode a place.
+        ValueError: An argument is out of its range, ``tree`` does not have one mode a place, or features of inputs from 0 to 1 have
+            another shape than said above or are not finite.
 
     Example:
         >>> HTFClassifier((8, 8), classes=10)(torch.rand(5, 1, 8, 8)).shape
@@ -252,15 +258,16 @@ class HTFClassifier(nn.Module):
         self.size, (self.channels, self.classes) = _sizes("size", size), _sizes("channels and classes", (channels, classes))
         if self.classes < 2:
             raise ValueError(f"classes must be at least 2; got {classes}")
-        if not dtype.is_floating_point:
-            raise TypeError(f"a classifier needs a real floating dtype; got {dtype}")
-        if not (math.isfinite(noise) and noise >= 0):
-            raise ValueError(f"noise must be a finite number of at least 0; got {noise}")
+        _need_real_type(dtype)
+        if _finite("noise", noise) < 0:
+            raise ValueError(f"noise must be at least 0; got {noise}")
         self.features = features if features is not None else AffineFeatures(center=0.5, scale=0.5)
         typical = _typical_features(self.features, math.prod(self.size), self.channels, dtype, device)
         grid = getattr(self.features, "grid", self.size)
         if tree is None:
             tree = ModeTree.grid(grid, window)
+        if not isinstance(tree, ModeTree):
+            raise TypeError(f"tree must be a ModeTree; got {type(tree).__name__}")
         if tree.order != typical.shape[1]:
             raise ValueError(f"tree needs one mode for each of the {typical.shape[1]} places of the features; got {tree.order} modes")
         self.htf = HTF(
@@ -295,6 +302,7 @@ class HTFClassifier(nn.Module):
             True
         """
         features = self.features(self._places(inputs))
+        features = features.to(next(self.htf.parameters()).dtype)  # automatic mixed precision may have made them shorter
         if self.logit_scale is None:
             return cast(Tensor, self.htf(features))
         if self.htf.combination != PRODUCT:
@@ -306,13 +314,7 @@ class HTFClassifier(nn.Module):
 
     def _places(self, inputs: Tensor) -> Tensor:
         """Inputs by place, ``(B, N, C)``."""
-        weight = next(self.htf.parameters())
-        if not isinstance(inputs, Tensor):
-            raise TypeError(f"inputs must be a tensor; got {type(inputs).__name__}")
-        if inputs.dtype != weight.dtype:
-            raise TypeError(f"inputs must have the weights' type {weight.dtype}; got {inputs.dtype}")
-        if inputs.device != weight.device:
-            raise ValueError(f"inputs must be on the weights' device {weight.device}; got {inputs.device}")
+        _check(inputs, next(self.htf.parameters()))
         given, sequence = tuple(inputs.shape[1:]), len(self.size) == 1
         if self.channels == 1 and given == self.size:
             return inputs.flatten(1).unsqueeze(2)
@@ -391,13 +393,15 @@ class HTFLinear(nn.Module):
         """``inputs @ weight.T + bias``.
 
         Raises:
-            ValueError: The last axis has a wrong size.
+            TypeError: The inputs are no tensor of the weight's type.
+            ValueError: Their last axis has a wrong size, or they are on another device.
 
         Example:
             >>> layer = HTFLinear((3, 4), (2,), ranks=3, bias=False)
             >>> torch.allclose(layer(torch.ones(1, 12)), layer.weight.sum(1))
             True
         """
+        _check(inputs, next(self.htf.parameters()))
         if inputs.shape[-1:] != (math.prod(self.in_sizes),):
             raise ValueError(f"inputs need the shape (..., {math.prod(self.in_sizes)}); got {tuple(inputs.shape)}")
         return functional.linear(inputs, self.weight, self.bias)
@@ -449,8 +453,8 @@ class HTFConv2d(nn.Module):
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
-        _sizes("kernel_size and stride", (kernel_size, stride))
-        self.stride, self.padding = stride, padding
+        kernel_size, self.stride = _sizes("kernel_size and stride", (kernel_size, stride))
+        (self.padding,) = _sizes("padding", padding, least=0)
         sizes = (*_sizes("in_sizes", in_sizes), kernel_size, kernel_size)
         self.kernel = HTFLinear(sizes, out_sizes, ranks, tree=tree, bias=bias, generator=generator, dtype=dtype, device=device)
 
@@ -470,16 +474,19 @@ class HTFConv2d(nn.Module):
         """The convolution, as ``torch.nn.functional.conv2d`` with :attr:`weight`.
 
         Raises:
-            ValueError: The inputs are no images with the right number of channels.
+            TypeError: The inputs are no tensor of the weight's type.
+            ValueError: They are no images with the right number of channels and of at least the kernel's size, or on another device.
 
         Example:
             >>> layer = HTFConv2d((2, 2), (3,), 1, ranks=2, stride=2)
             >>> layer(torch.zeros(1, 4, 8, 8)).shape
             torch.Size([1, 3, 4, 4])
         """
-        channels = math.prod(self.kernel.in_sizes[:-2])
-        if inputs.ndim != 4 or inputs.shape[1] != channels:
-            raise ValueError(f"inputs need the shape (B, {channels}, H, W); got {tuple(inputs.shape)}")
+        _check(inputs, next(self.kernel.htf.parameters()))
+        channels, least = math.prod(self.kernel.in_sizes[:-2]), self.kernel.in_sizes[-1] - 2 * self.padding
+        if inputs.ndim != 4 or inputs.shape[1] != channels or min(inputs.shape[2:]) < least:
+            wanted = f"(B, {channels}, H, W)" + (f" with H and W of at least {least}" if least > 1 else "")
+            raise ValueError(f"inputs need the shape {wanted}; got {tuple(inputs.shape)}")
         return functional.conv2d(inputs, self.weight, self.kernel.bias, self.stride, self.padding)
 
 
@@ -496,17 +503,45 @@ def _by_place(inputs: Any) -> Tensor:
     return inputs.unsqueeze(2) if inputs.ndim == 2 else inputs
 
 
-def _sizes(name: str, given: Any) -> tuple[int, ...]:
-    """One or several sizes, all of them integers of at least 1."""
-    sizes = tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
-    for size in sizes:
-        if isinstance(size, bool) or not isinstance(size, int):
-            raise TypeError(f"{name} must be integers; got {size!r} of type {type(size).__name__}")
-        if size < 1:
-            raise ValueError(f"{name} must be at least 1; got {size}")
+def _check(inputs: Any, weight: Tensor) -> None:
+    """Refuses inputs of another kind than the weight; automatic mixed precision may convert types."""
+    if not isinstance(inputs, Tensor):
+        raise TypeError(f"inputs must be a tensor; got {type(inputs).__name__}")
+    if inputs.device != weight.device:
+        raise ValueError(f"inputs must be on the weights' device {weight.device}; got {inputs.device}")
+    if inputs.dtype != weight.dtype and not (inputs.is_floating_point() and torch.is_autocast_enabled(inputs.device.type)):
+        raise TypeError(f"inputs must have the weights' type {weight.dtype}; got {inputs.dtype}")
+
+
+def _need_real_type(dtype: Any) -> None:
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise TypeError(f"dtype must be a real floating type of torch; got {dtype}")
+
+
+def _finite(name: str, given: Any) -> float:
+    if isinstance(given, bool) or not isinstance(given, numbers.Real):
+        raise TypeError(f"{name} must be a number; got {given!r} of type {type(given).__name__}")
+    if not math.isfinite(given):
+        raise ValueError(f"{name} must be finite; got {given}")
+    return float(given)
+
+
+def _sizes(name: str, given: Any, *, least: int = 1) -> tuple[int, ...]:
+    """One or several sizes, all of them integers of at least ``least``."""
+    sizes = []
+    for size in given if isinstance(given, Sequence) and not isinstance(given, str) else (given,):
+        try:
+            number = operator.index(size)
+        except TypeError:
+            number = None
+        if number is None or isinstance(size, bool):
+            raise TypeError(f"{name} must be integers; got {size!r} of type {type(size).__name__}") from None
+        if number < least:
+            raise ValueError(f"{name} must be at least {least}; got {number}")
+        sizes.append(number)
     if not sizes:
         raise ValueError(f"{name} needs at least one size; got ()")
-    return sizes
+    return tuple(sizes)
 
 
 def _paired(first: int, second: int) -> ModeTree:
@@ -540,6 +575,8 @@ def _unit_scale(htf: HTF, generator: torch.Generator | None, *, leaves: float, g
 def _near_one(htf: HTF, features: Tensor, noise: float, generator: torch.Generator | None) -> None:
     """Weights near those with which all products are 1, the root's excepted: see :class:`HTFClassifier`; ``features`` are ``(S, D)``."""
     wide = features.double()
+    if not wide.isfinite().all():
+        raise ValueError("features must be finite for inputs from 0 to 1; got NaN or infinity")
     start = torch.linalg.pinv(wide, rtol=1e-2).sum(1)  # least squares for "product with the features = 1"
     spread = max(wide.square().sum(1).mean().sqrt().item(), torch.finfo(features.dtype).tiny)
     for node, weight in _distinct(htf):
@@ -564,11 +601,17 @@ def _distinct(htf: HTF) -> list[tuple[int, Tensor]]:
 
 def _typical_features(features: nn.Module, places: int, channels: int, dtype: torch.dtype, device: torch.device | str | None) -> Tensor:
     """Features ``(9, N', D)`` of constant inputs from 0 to 1."""
+    if not isinstance(features, nn.Module):
+        raise TypeError(f"features must be a torch module; got {type(features).__name__}")
     inputs = torch.linspace(0, 1, 9, dtype=dtype, device=device).view(-1, 1, 1).expand(-1, places, channels)
     training = features.training
-    with torch.no_grad():
-        found = features.eval()(inputs)
-    features.train(training)
+    try:
+        with torch.no_grad():
+            found = features.eval()(inputs)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"features must take inputs (B, {places}, {channels}) of {dtype}; {str(error).partition(chr(10))[0]}") from error
+    finally:
+        features.train(training)
     if not isinstance(found, Tensor) or found.ndim != 3:
         shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise ValueError(f"features must map (B, {places}, {channels}) to (B, N, D); got {shape}")
