@@ -38,8 +38,7 @@ def reverse(program: Program, needed: Sequence[bool]) -> Adjoint:
 
     Example:
         >>> from tensornet import ModeTree, make_plan, make_shape
-        >>> from tensornet.lowering import lower
-        >>> program = lower(make_plan(make_shape(ModeTree.star(2), 4, 5)))
+        >>> program = make_plan(make_shape(ModeTree.star(2), 4, 5)).program
         >>> [operation.kind for operation in reverse(program, [True, True, False]).operations]
         ['product', 'product', 'multiply']
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -51,7 +52,7 @@ class TensorCompleter:
         seed: Of the initial weights and of the held-out entries.
         dtype: Of the weights; that of complex values, and otherwise torch's default one, where absent.
         device: Where the computation runs.
-        warm_start: Let :meth:`fit` continue from the state of the previous one.
+        warm_start: Let :meth:`fit` continue from the state of the previous one, until ``steps`` in all are done.
 
     Attributes:
         htf_: The factorization, of the centred and scaled tensor.
@@ -67,10 +68,10 @@ class TensorCompleter:
         >>> rows, columns = np.indices((30, 20)).reshape(2, -1)
         >>> indices, values = np.stack([rows, columns], 1), np.sin(rows / 3) * np.cos(columns / 4)
         >>> known = np.random.default_rng(0).random(600) < 0.3
-        >>> completer = TensorCompleter(steps=300).fit(indices[known], values[known])
+        >>> completer = TensorCompleter(steps=100).fit(indices[known], values[known])
         >>> completer.complete().shape
         torch.Size([30, 20])
-        >>> bool(completer.score(indices[~known], values[~known]) > 0.95)
+        >>> completer.score(indices[~known], values[~known]) > 0.9
         True
     """
 
@@ -155,7 +156,7 @@ class TensorCompleter:
     ) -> TensorCompleter:
         """Fits the factorization to observed entries; returns the completer itself.
 
-        Ctrl-C ends the training; the best state so far is kept.
+        Ctrl-C ends the training; the best state so far is kept. After an error, everything is as it was before.
 
         Args:
             indices: ``(B, N)`` integers.
@@ -165,9 +166,10 @@ class TensorCompleter:
             state: State of an earlier call with the same data and parameters, to continue from.
 
         Raises:
-            TypeError: Indices are no integers, or values no numbers.
+            TypeError: Indices are no integers, values no numbers, complex values are to be learned by a real ``dtype``, or a parameter
+                has a wrong type.
             ValueError: A shape does not fit, an index is out of range, a value is not finite, nothing is given, a parameter is out of
-                its range, or ``state`` belongs to other data.
+                its range, or ``state`` is none of a factorization of these sizes.
 
         Example:
             >>> steps = []
@@ -176,23 +178,28 @@ class TensorCompleter:
             >>> steps
             [1, 2, 3]
         """
+        self._settings(())  # complains of wrong parameters first
         known = _checked(indices, values)
         if held_out is None:
             known, rest = _split(known, self.validation, self.seed)
-        else:
+        elif isinstance(held_out, (tuple, list)) and len(held_out) == 2:
             rest = _checked(*held_out)
+        else:
+            raise TypeError(f"held_out must be a pair of indices and values; got {type(held_out).__name__}")
         sizes = self._sizes(known[0], rest[0])
-        self.offset_ = known[1].mean().item()
-        self.scale_ = (known[1] - self.offset_).abs().square().mean().sqrt().item() or 1.0
-        known, rest = ((rows, (numbers - self.offset_) / self.scale_) for rows, numbers in (known, rest))
-        self.lengths_ = self._lengths(known, sizes)
-        dtype = self.dtype or (torch.get_default_dtype().to_complex() if known[1].is_complex() else None)
-        training = Training(self._shape(sizes, len(known[1])), self._settings(), known, rest, dtype=dtype, device=self.device)
+        offset = known[1].mean().item()
+        scale = (known[1] - offset).abs().square().mean().sqrt().item() or 1.0
+        dtype = self._dtype(known[1].is_complex() or rest[1].is_complex())
+        known, rest = ((rows, (entries - offset) / scale) for rows, entries in (known, rest))
+        settings = self._settings(self._lengths(known, sizes))
+        training = Training(self._shape(sizes, len(known[1])), settings, known, rest, dtype=dtype, device=self.device)
         if state is None and self.warm_start:
             state = getattr(self, "state_", None)
         if state is not None:
             training.load(state)
-        self.interrupted_ = not training.run(callback)
+        finished = training.run(callback)
+        self.interrupted_ = not finished
+        self.offset_, self.scale_, self.lengths_ = offset, scale, settings.lengths
         self.state_ = training.snapshot
         self.history_ = training.history
         self.n_iter_ = training.snapshot["step"]
@@ -216,7 +223,7 @@ class TensorCompleter:
             torch.Size([1])
         """
         htf = self._fitted()
-        given = torch.as_tensor(indices)
+        given = _as_tensor("indices", indices)
         with torch.no_grad():
             parts = [htf.entries(part) for part in given.split(CHUNK)] if given.ndim == 2 else [htf.entries(given)]
         return torch.cat(parts) * self.scale_ + self.offset_
@@ -258,12 +265,12 @@ class TensorCompleter:
             raise RuntimeError("a TensorCompleter predicts after fit; call fit first")
         return self.htf_
 
-    def _settings(self) -> Settings:
+    def _settings(self, lengths: tuple[float, ...]) -> Settings:
         penalty = self.penalty
         if penalty is None:
-            penalty = USUAL_PENALTY if any(self.lengths_) else 0.0
+            penalty = USUAL_PENALTY if any(lengths) else 0.0
         return Settings(
-            self.lengths_,
+            lengths,
             penalty=penalty,
             weight_decay=self.weight_decay,
             optimizer=self.optimizer,
@@ -273,6 +280,15 @@ class TensorCompleter:
             init_scale=self.init_scale,
             seed=self.seed,
         )
+
+    def _dtype(self, is_complex: bool) -> torch.dtype | None:
+        if self.dtype is None:
+            return torch.get_default_dtype().to_complex() if is_complex else None
+        if not isinstance(self.dtype, torch.dtype):
+            raise TypeError(f"dtype must be one of torch's; got {self.dtype!r}")
+        if is_complex and not self.dtype.is_complex:
+            raise TypeError(f"complex values need a complex dtype; got {self.dtype}")
+        return self.dtype
 
     def _sizes(self, known: Tensor, rest: Tensor) -> tuple[int, ...]:
         if rest.shape[1] != known.shape[1]:
@@ -308,12 +324,13 @@ class TensorCompleter:
             if self.smooth != "auto":
                 raise ValueError(f"smooth must be lengths, None or 'auto'; got {self.smooth!r}")
             return estimated_lengths(*known, sizes)
-        if not isinstance(self.smooth, Mapping):
-            return (float(self.smooth),) * len(sizes)
-        unknown = [mode for mode in self.smooth if mode not in range(len(sizes))]
-        if unknown:
-            raise ValueError(f"smooth names modes from 0 to {len(sizes) - 1}; got {unknown[0]!r}")
-        return tuple(float(self.smooth.get(mode, 0)) for mode in range(len(sizes)))
+        given = self.smooth if isinstance(self.smooth, Mapping) else dict.fromkeys(range(len(sizes)), self.smooth)
+        for mode, length in given.items():
+            if mode not in range(len(sizes)):
+                raise ValueError(f"smooth names modes from 0 to {len(sizes) - 1}; got {mode!r}")
+            if not isinstance(length, numbers.Real):
+                raise TypeError(f"a correlation length must be a number; got {length!r} for mode {mode}")
+        return tuple(float(given.get(mode, 0)) for mode in range(len(sizes)))
 
 
 def _parameters() -> dict[str, Any]:
@@ -323,27 +340,36 @@ def _parameters() -> dict[str, Any]:
 
 def _checked(indices: Any, values: Any) -> Entries:
     """Indices as int64 and values as float64 or complex128, both on the CPU."""
-    try:
-        rows, numbers = torch.as_tensor(indices), torch.as_tensor(np.asarray(values) if isinstance(values, (list, tuple)) else values)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"indices and values must be arrays of numbers ({' '.join(str(error).split())})") from None
+    rows, entries = _as_tensor("indices", indices), _as_tensor("values", values)
+    if rows.ndim != 2 or entries.ndim != 1 or len(rows) != len(entries):
+        raise ValueError(f"indices need the shape (B, N) and values (B,); got {tuple(rows.shape)} and {tuple(entries.shape)}")
     if rows.dtype.is_floating_point or rows.dtype.is_complex or rows.dtype == torch.bool:
         raise TypeError(f"indices must be integers; got {rows.dtype}")
-    if rows.ndim != 2 or numbers.ndim != 1 or len(rows) != len(numbers):
-        raise ValueError(f"indices need the shape (B, N) and values (B,); got {tuple(rows.shape)} and {tuple(numbers.shape)}")
     if not rows.numel():
         raise ValueError(f"at least one observed entry is needed; got indices of the shape {tuple(rows.shape)}")
-    rows = rows.detach().cpu().to(torch.int64)
-    numbers = numbers.detach().cpu().to(torch.complex128 if numbers.is_complex() else torch.float64)
-    if not torch.isfinite(numbers).all():
-        raise ValueError(f"values must be finite, and missing entries left out; got {numbers[~torch.isfinite(numbers)][0].item()}")
+    rows, entries = (given.detach().cpu() for given in (rows, entries))
+    rows, entries = rows.to(torch.int64), entries.to(torch.complex128 if entries.is_complex() else torch.float64)
+    if not torch.isfinite(entries).all():
+        raise ValueError(f"values must be finite, and missing entries left out; got {entries[~torch.isfinite(entries)][0].item()}")
     if rows.min() < 0:
         raise ValueError(f"indices must be from 0 to below the mode's size; got {int(rows.min())}")
-    return rows, numbers
+    return rows, entries
+
+
+def _as_tensor(name: str, given: Any) -> Tensor:
+    if isinstance(given, Tensor):
+        return given
+    try:
+        array = np.asarray(given)
+        return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))  # torch knows no other arrays
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name} must be an array of numbers; got {type(given).__name__} that is none") from None
 
 
 def _split(entries: Entries, share: float, seed: int) -> tuple[Entries, Entries]:
     """The entries to train on and those held out."""
+    if not isinstance(share, numbers.Real):
+        raise TypeError(f"validation must be a number; got {share!r}")
     if not 0 <= share < 1:
         raise ValueError(f"validation must be a share from 0 to below 1; got {share}")
     count = len(entries[1])

@@ -45,7 +45,8 @@ def contract(
         fixed: ``{mode: index}``: the slice of the end tensor at these indices, without those modes.
         projected: ``{mode: vector (D_mode,) or matrix (D_mode, E)}``: the end tensor contracted with them along these modes; a
             vector's mode vanishes, a matrix's takes size ``E``. Nothing is conjugated.
-        memory_limit: Bytes that intermediate results and the result may take together; by default what is free on the device.
+        memory_limit: Bytes that intermediate results and the result may take together; by default what is free on the device. With
+            gradients, intermediate results are kept, and the backward pass takes up to as much again.
         out: Contiguous tensor to write the result into; not where gradients are recorded.
 
     Returns:
@@ -54,6 +55,7 @@ def contract(
 
     Raises:
         MemoryLimitError: The contraction does not fit; nothing has been allocated.
+        TypeError: A mode or an index is no integer, a projection or ``out`` no tensor.
         ValueError: A mode, an index or a size does not fit the factorization.
 
     Example:
@@ -63,14 +65,16 @@ def contract(
         >>> bool(torch.allclose(part, htf.contract()[1, :, :, 2]))
         True
     """
-    if torch.compiler.is_compiling():  # plans are not for tracing; the contraction becomes one call between two graphs
-        eager: Callable[..., Tensor] = torch.compiler.disable(contract)
-        return eager(shape, weights, fixed=fixed, projected=projected, memory_limit=memory_limit, out=out)
+    if torch.compiler.is_compiling():
+        return _uncompiled(contract)(shape, weights, fixed=fixed, projected=projected, memory_limit=memory_limit, out=out)
     request = _END_TENSOR
     if fixed or projected:
+        _check_mappings(fixed, projected)
         request = Request.make(fixed=fixed or (), projected={mode: _width(mode, matrix) for mode, matrix in (projected or {}).items()})
-    plan = plan_contraction(shape, request, weights[0].dtype, weights[0].device, memory_limit)
-    return _execute(plan, _operands(shape, weights, fixed or {}, projected or {}), out)
+    operands = _operands(shape, weights, fixed or {}, projected or {}, request)
+    recording = _is_recording(operands)
+    plan = plan_contraction(shape, request, weights[0].dtype, weights[0].device, memory_limit, recorded=recording)
+    return _execute(plan, operands, out, recording)
 
 
 def gram(shape: Shape, weights: Sequence[Tensor], modes: Sequence[int], *, memory_limit: int | None = None) -> Tensor:
@@ -89,20 +93,45 @@ def gram(shape: Shape, weights: Sequence[Tensor], modes: Sequence[int], *, memor
         >>> bool(torch.allclose(gram(htf.shape, htf.weight_list(), [0, 1]), matrix @ matrix.T, rtol=1e-3))
         True
     """
-    plan = plan_contraction(shape, Request.make(gram=modes), weights[0].dtype, weights[0].device, memory_limit)
-    operands = _operands(shape, weights, {}, {})
-    rows = math.prod(shape.mode_sizes[mode] for mode in modes)
-    return _execute(plan, (*operands, *(operand.conj().resolve_conj() for operand in operands)), None).reshape(rows, rows)
+    if torch.compiler.is_compiling():
+        return _uncompiled(gram)(shape, weights, modes, memory_limit=memory_limit)
+    request = Request.make(gram=modes)
+    operands = _operands(shape, weights, {}, {}, request)
+    recording = _is_recording(operands)
+    plan = plan_contraction(shape, request, weights[0].dtype, weights[0].device, memory_limit, recorded=recording)
+    rows = math.prod(shape.mode_sizes[mode] for mode in request.gram or ())
+    conjugated = tuple(operand.conj().resolve_conj() for operand in operands)
+    return _execute(plan, (*operands, *conjugated), None, recording).reshape(rows, rows)
 
 
 _END_TENSOR = Request()
 
 
-def plan_contraction(shape: Shape, request: Request, dtype: torch.dtype, device: torch.device, memory_limit: int | None = None) -> Plan:
+def _uncompiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A function that torch.compile calls between two graphs: plans are not for tracing."""
+    return cast(Callable[..., Tensor], torch.compiler.disable(function))
+
+
+def _is_recording(operands: Sequence[Tensor]) -> bool:
+    return torch.is_grad_enabled() and any(operand.requires_grad for operand in operands)
+
+
+def plan_contraction(
+    shape: Shape,
+    request: Request,
+    dtype: torch.dtype,
+    device: torch.device,
+    memory_limit: int | None = None,
+    *,
+    recorded: bool = False,
+) -> Plan:
     """The plan by which :func:`contract` would do what is asked, within ``memory_limit`` or the memory that is free.
+
+    Where it is ``recorded`` for a gradient, all intermediate results are kept, and count.
 
     Raises:
         MemoryLimitError: The contraction does not fit.
+        TypeError: The limit is no number.
         ValueError: The request does not fit the factorization, or the limit is negative.
 
     Example:
@@ -112,16 +141,18 @@ def plan_contraction(shape: Shape, request: Request, dtype: torch.dtype, device:
     """
     machine = CUDA if device.type == "cuda" else CPU
     itemsize = dtype.itemsize
-    plan = make_plan(shape, request, itemsize=itemsize, machine=machine)
+    plan = make_plan(shape, request, itemsize=itemsize, machine=machine, recorded=recorded)
     if memory_limit is None:
         if plan.peak_bytes < _LOOKED_UP:
             return plan
         memory_limit = available_memory(device)
-    elif memory_limit < 0:
+    elif not isinstance(memory_limit, int | float):
+        raise TypeError(f"memory_limit must be a number of bytes; got {memory_limit!r}")
+    elif not memory_limit >= 0:
         raise ValueError(f"memory_limit must be a number of bytes; got {memory_limit}")
     if plan.peak_bytes <= memory_limit:
         return plan
-    return make_plan(shape, request, itemsize=itemsize, machine=machine, memory_limit=memory_limit)
+    return make_plan(shape, request, itemsize=itemsize, machine=machine, memory_limit=int(memory_limit), recorded=recorded)
 
 
 def available_memory(device: torch.device) -> int:
@@ -139,6 +170,8 @@ def available_memory(device: torch.device) -> int:
         group = Path("/sys/fs/cgroup")
         limit = (group / "memory.max").read_text().strip()
         used = int((group / "memory.current").read_text())
+        kinds = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        used -= int(kinds.get("inactive_file", 0))  # contents of files, which are dropped when memory is needed
     except (OSError, ValueError):
         return free
     return free if limit == "max" else max(0, min(free, int(limit) - used))
@@ -152,8 +185,17 @@ def _width(mode: int, matrix: Tensor) -> int:
     return 0 if matrix.ndim == 1 else matrix.shape[1]
 
 
-def _operands(shape: Shape, weights: Sequence[Tensor], fixed: Mapping[int, int], projected: Mapping[int, Tensor]) -> tuple[Tensor, ...]:
+def _check_mappings(fixed: Any, projected: Any) -> None:
+    for name, given in (("fixed", fixed), ("projected", projected)):
+        if not isinstance(given or {}, Mapping):
+            raise TypeError(f"{name} must be a mapping from modes; got {type(given).__name__}")
+
+
+def _operands(
+    shape: Shape, weights: Sequence[Tensor], fixed: Mapping[int, int], projected: Mapping[int, Tensor], request: Request
+) -> tuple[Tensor, ...]:
     """The network's operands in its order."""
+    request.check(shape.tree.order)
     operands = [weight if weight.is_contiguous() else weight.contiguous() for weight in weights]
     for mode, index in fixed.items():
         if isinstance(index, bool) or not hasattr(index, "__index__"):
@@ -173,21 +215,20 @@ def _operands(shape: Shape, weights: Sequence[Tensor], fixed: Mapping[int, int],
     return tuple(operands)
 
 
-def _execute(plan: Plan, operands: tuple[Tensor, ...], out: Tensor | None) -> Tensor:
+def _execute(plan: Plan, operands: tuple[Tensor, ...], out: Tensor | None, recording: bool) -> Tensor:
     recorded = _must_record()
-    recording = torch.is_grad_enabled() and any(operand.requires_grad for operand in operands)
     if out is not None:
         _check_out(out, plan.network.output_sizes, operands[0], recording or recorded)
     if torch.is_autocast_enabled(operands[0].device.type):
         with torch.autocast(operands[0].device.type, enabled=False):
-            return _execute(plan, operands, out)
+            return _execute(plan, operands, out, recording)
     if recorded:
         return _arranged(_record(plan, operands), plan)
     if recording:
         return _arranged(_Contraction.apply(plan, *operands), plan)
     if plan.slices:
         return _run_slices(plan, operands, out)
-    program = _program(plan)
+    program = plan.program
     if out is None or program.permutation:
         result = _arranged(_run(program, list(operands))[-1], plan)
         return result if out is None else out.copy_(result)
@@ -196,6 +237,8 @@ def _execute(plan: Plan, operands: tuple[Tensor, ...], out: Tensor | None) -> Te
 
 
 def _check_out(out: Tensor, sizes: tuple[int, ...], like: Tensor, recording: bool) -> None:
+    if not isinstance(out, Tensor):
+        raise TypeError(f"out must be a tensor; got {type(out).__name__}")
     if recording:
         raise ValueError("out= cannot be used where gradients are recorded; use torch.no_grad()")
     if tuple(out.shape) != sizes or out.dtype != like.dtype or out.device != like.device or not out.is_contiguous():
@@ -210,9 +253,13 @@ def _must_record() -> bool:
     return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
 
 
+def _is_batched(tensor: Tensor) -> bool:
+    return torch._C._functorch.is_batchedtensor(tensor) or torch._C._functorch.is_legacy_batchedtensor(tensor)
+
+
 def _arranged(result: Tensor, plan: Plan) -> Tensor:
     """The result of a program with its axes in the asked order."""
-    permutation = () if plan.slices else _program(plan).permutation
+    permutation = () if plan.slices else plan.program.permutation
     return result.permute(permutation) if permutation else result
 
 
@@ -222,33 +269,36 @@ class _Contraction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: Plan, *operands: Tensor) -> Tensor:
         ctx.plan = plan
-        ctx.save_for_backward(*operands)
         if plan.slices:
+            ctx.save_for_backward(*operands)
             return _run_slices(plan, operands, None)
-        program = _program(plan)
-        slots = _run(program, list(operands), keep=True)
-        ctx.intermediates = slots[len(operands) : -1]
+        slots = _run(plan.program, list(operands), keep=True)
+        ctx.save_for_backward(*slots[:-1])  # intermediate results too, so that torch frees them as soon as it may
         return cast(Tensor, slots[-1])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        plan, operands, gradient, needed = ctx.plan, ctx.saved_tensors, gradients[0], ctx.needs_input_grad[1:]
-        if torch.is_grad_enabled():  # the gradient is to be differentiated again
+        plan, slots, gradient, needed = ctx.plan, ctx.saved_tensors, gradients[0], ctx.needs_input_grad[1:]
+        operands = slots[: len(needed)]
+        if torch.is_grad_enabled() or _is_batched(gradient):  # to be differentiated again, or several at once
+            with torch.enable_grad():  # views, so that paths between the operands do not count
+                operands = [operand.view_as(operand) for operand in operands]
+                result = _record(plan, operands)
             wanted = [operand for operand, need in zip(operands, needed) if need]
-            found = iter(torch.autograd.grad(_record(plan, operands), wanted, gradient, create_graph=True))
+            found = iter(torch.autograd.grad(result, wanted, gradient, create_graph=torch.is_grad_enabled()))
             return None, *(next(found) if need else None for need in needed)
         if plan.slices:
             return None, *_run_slices_backward(plan, operands, gradient, needed)
-        return None, *_run_backward(_program(plan), [*operands, *ctx.intermediates], gradient, needed)
+        return None, *_run_backward(plan.program, list(slots), gradient, needed)
 
 
 # Programs
 
 
 @lru_cache(maxsize=1024)
-def _program(plan: Plan, window: tuple[tuple[int, int], ...] = ()) -> Program:
-    """The program of a plan; ``window`` holds the sizes of the labels that are sliced."""
-    return lower(plan, {**plan.network.sizes, **dict(window)})
+def _sliced_program(plan: Plan, window: tuple[tuple[int, int], ...]) -> Program:
+    """The program of a slice of a plan; ``window`` holds the sizes of the labels that are sliced."""
+    return lower(plan.network, plan.ssa_path, {**plan.network.sizes, **dict(window)})
 
 
 @lru_cache(maxsize=1024)
@@ -289,7 +339,7 @@ def _run_backward(program: Program, slots: list[Any], gradient: Tensor, needed: 
 def _record(plan: Plan, operands: Sequence[Tensor]) -> Tensor:
     """The result of :class:`_Contraction`, by operations that torch records."""
     if not plan.slices:
-        return _record_program(_program(plan), operands)
+        return _record_program(plan.program, operands)
     total: Tensor | None = None
     for window in _windows(plan):
         part = _permute_to_output(_record_program(_window_program(plan, window), _cut_all(plan, operands, window)), plan, window)
@@ -338,7 +388,7 @@ def _windows(plan: Plan) -> Iterator[Window]:
 
 
 def _window_program(plan: Plan, window: Window) -> Program:
-    return _program(plan, tuple((label, length) for label, (_, length) in window.items()))
+    return _sliced_program(plan, tuple((label, length) for label, (_, length) in window.items()))
 
 
 def _cut(tensor: Tensor, labels: Sequence[int], window: Window) -> Tensor:

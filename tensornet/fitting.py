@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+import numbers
+import operator
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -25,6 +27,7 @@ OPTIMIZERS: Mapping[str, tuple[Callable[..., torch.optim.Optimizer], float]] = {
     "adam": (torch.optim.Adam, 0.02),
     "group_rmsprop": (GroupRMSprop, 0.01),
 }  # name -> optimizer and its usual learning rate
+LEAST = {"steps": 1, "patience": 1, "seed": 0, "penalty": 0.0, "weight_decay": 0.0, "init_scale": 0.0, "lr": 0.0}  # integers need one
 RECORDS = 100  # of a training that is not stopped early
 FALL = 0.01  # what the weight decay has fallen to at the end, where held-out entries choose the best state on the way
 
@@ -62,6 +65,7 @@ class Settings:
 
     Raises:
         ValueError: A number is out of its range, or the optimizer is unknown.
+        TypeError: A number is none, or no integer where one is needed.
 
     Example:
         >>> Settings(lengths=(0.0, 3.0), steps=10).rate
@@ -81,9 +85,14 @@ class Settings:
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}; got {self.optimizer!r}")
-        for name, least in (("steps", 1), ("patience", 1), ("penalty", 0), ("weight_decay", 0), ("init_scale", 0), ("rate", 0)):
-            if not least <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be a finite number of at least {least}; got {getattr(self, name)}")
+        for name, least in LEAST.items():
+            value = getattr(self, name)
+            if name == "lr" and value is None:
+                continue
+            if not isinstance(value, numbers.Integral if isinstance(least, int) else numbers.Real):
+                raise TypeError(f"{name} must be {'an integer' if isinstance(least, int) else 'a number'}; got {value!r}")
+            if not least <= float(value) < (2.0**63 if name == "seed" else math.inf):
+                raise ValueError(f"{name} must be finite and at least {least:g}; got {value}")
         for mode, length in enumerate(self.lengths):
             if not 0 <= length < math.inf:
                 raise ValueError(f"a correlation length must be a finite number of at least 0; got {length} for mode {mode}")
@@ -199,8 +208,8 @@ class Training:
         predicted = cast(Tensor, circuit.entries(self.shape, self._weights(), observed))
         return (predicted - values).abs().square().mean()
 
-    def _move(self) -> Tensor:
-        """Does one step; the loss before it, without penalties."""
+    def _objective(self) -> tuple[Tensor, Tensor]:
+        """The mean squared error on the entries that are trained on, without and with penalties."""
         settings, count = self.settings, len(self.values)
         loss = self._squares(self.known, self.values)
         objective = loss
@@ -210,8 +219,13 @@ class Training:
             fall = FALL ** (self.step / settings.steps) if self.rest is not None else 1.0
             squares = torch.stack([weight.abs().square().sum() for weight in self.white.parameters()])
             objective = objective + settings.weight_decay * fall / count * squares.sum()
+        return loss, objective
+
+    def _move(self) -> Tensor:
+        """Does one step; the loss before it, without penalties."""
+        loss, objective = self._objective()
         for group in self.optimizer.param_groups:
-            group["lr"] = settings.rate * 0.5 * (1 + math.cos(math.pi * self.step / settings.steps))
+            group["lr"] = self.settings.rate * 0.5 * (1 + math.cos(math.pi * self.step / self.settings.steps))
         self.optimizer.zero_grad()
         objective.backward()
         self.optimizer.step()
@@ -265,7 +279,7 @@ class Training:
         """Continues from a :attr:`snapshot` of a training with the same shape, settings and entries.
 
         Raises:
-            ValueError: It belongs to other sizes.
+            ValueError: It belongs to other sizes or another optimizer, or is no such state.
 
         Example:
             >>> from tensornet.shape import make_shape
@@ -276,14 +290,31 @@ class Training:
             >>> second.step
             0
         """
-        sizes = [tuple(weight.shape) for weight in state["weights"]]
-        if sizes != list(self.shape.weights):
-            raise ValueError(f"state must belong to weights of the same sizes; got {sizes} for {list(self.shape.weights)}")
-        with torch.no_grad():
-            for weight, old in zip(self.white.weight_list(), state["weights"]):
-                weight.copy_(old)
-        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
-        self.step = state["step"]
-        self.best = dict(state["best"])
-        self.history = [dict(record) for record in state["history"]]
+        try:
+            self._load(**state)
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError) as error:
+            raise ValueError(f"state must be one of an earlier training ({error!r})") from None
         self.snapshot = self._state()
+
+    def _load(
+        self,
+        *,
+        step: int,
+        weights: list[Tensor],
+        optimizer: dict[str, Any],
+        best: dict[str, Any],
+        history: list[dict[str, Any]],
+    ) -> None:
+        for tensors in (weights, best["weights"]):
+            sizes = [tuple(weight.shape) for weight in tensors]
+            if sizes != list(self.shape.weights):
+                raise ValueError(f"state must belong to weights of the same sizes; got {sizes} for {list(self.shape.weights)}")
+        if optimizer["param_groups"][0].keys() != self.optimizer.state_dict()["param_groups"][0].keys():
+            raise ValueError(f"state must belong to the same optimizer; got another one's for {self.settings.optimizer}")
+        with torch.no_grad():
+            for weight, old in zip(self.white.weight_list(), weights):
+                weight.copy_(old)
+        self.optimizer.load_state_dict(copy.deepcopy(optimizer))
+        self.step = operator.index(step)
+        self.best = {"step": operator.index(best["step"]), "error": float(best["error"]), "weights": list(best["weights"])}
+        self.history = [{"step": record["step"], "loss": record["loss"], "held_out": record["held_out"]} for record in history]

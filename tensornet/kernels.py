@@ -42,8 +42,7 @@ def bind(operations: Sequence[Operation], last_use: Sequence[Sizes], shapes: Seq
 
     Example:
         >>> from tensornet import ModeTree, make_plan, make_shape
-        >>> from tensornet.lowering import lower
-        >>> program = lower(make_plan(make_shape(ModeTree.star(2), 4, 5)))
+        >>> program = make_plan(make_shape(ModeTree.star(2), 4, 5)).program
         >>> len(bind(program.operations, program.last_use, program.operands, torch.float32, cpu=True))
         2
     """
@@ -78,8 +77,7 @@ def run(steps: Steps, slots: list[Any], *, out: Tensor | None = None, keep: bool
 
     Example:
         >>> from tensornet import ModeTree, make_plan, make_shape
-        >>> from tensornet.lowering import lower
-        >>> program = lower(make_plan(make_shape(ModeTree.star(2), 4, 5)))
+        >>> program = make_plan(make_shape(ModeTree.star(2), 4, 5)).program
         >>> slots = [torch.ones(4, 5), torch.ones(4, 5), torch.ones(5, 1)]
         >>> run(bind(program.operations, program.last_use, program.operands, torch.float32, cpu=True), slots)
         >>> slots[-1].tolist()[0]

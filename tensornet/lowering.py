@@ -1,4 +1,4 @@
-"""``Plan`` -> ``Program``: every step becomes one matrix product or one elementwise product on views of contiguous memory; no tensors.
+"""A network and a path -> ``Program``: every step becomes a matrix product or an elementwise one on views of memory; no tensors.
 
 The order of the axes of every intermediate result is chosen so that the step that reads it can view it as a matrix: first every
 result is asked, from the last step to the first, for the orders that its reader would like; then every step, from the first to
@@ -11,10 +11,11 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
-from tensornet.network import Labels
-from tensornet.plan import Plan
+from tensornet.network import Labels, Network
+from tensornet.paths import Joined, SSAPath, follow
 
 _MOST_ORDERS = 8  # orders that are considered for a result
 
@@ -53,7 +54,7 @@ class Operation:
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """Operations that execute a plan (or one slice of it) on tensors.
+    """Operations that contract a network (or a slice of it).
 
     Attributes:
         operands: Shapes of the operands.
@@ -71,49 +72,66 @@ class Program:
     permutation: tuple[int, ...]
     output_sizes: Sizes
 
+    @cached_property
+    def peak(self) -> int:
+        """Largest number of entries that intermediate results, copies and the result have together at any time."""
+        entries = [math.prod(operation.result) for operation in self.operations]
+        live = peak = 0
+        for size, dead in zip(entries, self.last_use):
+            live += size
+            peak = max(peak, live)
+            live -= sum(entries[slot - len(self.operands)] for slot in dead)
+        return peak
 
-def lower(plan: Plan, sizes: Mapping[int, int] | None = None) -> Program:
-    """Makes the program of a plan.
+    @cached_property
+    def total(self) -> int:
+        """Entries of all intermediate results, copies and the result."""
+        return sum(math.prod(operation.result) for operation in self.operations)
+
+
+def lower(network: Network, path: SSAPath, sizes: Mapping[int, int] | None = None) -> Program:
+    """Makes the program that contracts a network along a path.
 
     Args:
-        plan: The plan.
-        sizes: Sizes of the labels, where they are not those of the plan's network (for a slice).
+        network: The network.
+        path: Pairs of tensors.
+        sizes: Sizes of the labels, where they are not those of the network (for a slice).
 
     Example:
         >>> from tensornet import ModeTree, make_plan, make_shape
-        >>> program = lower(make_plan(make_shape(ModeTree.star(2), 4, 5)))
-        >>> [operation.kind for operation in program.operations]
+        >>> plan = make_plan(make_shape(ModeTree.star(2), 4, 5))
+        >>> [operation.kind for operation in lower(plan.network, plan.ssa_path).operations]
         ['multiply', 'product']
     """
-    return _Lowering(plan, sizes or plan.network.sizes).run()
+    return _Lowering(network, path, sizes or network.sizes).run()
 
 
 class _Lowering:
-    def __init__(self, plan: Plan, sizes: Mapping[int, int]) -> None:
-        self.plan = plan
+    def __init__(self, network: Network, path: SSAPath, sizes: Mapping[int, int]) -> None:
+        self.network = network
+        self.steps: list[tuple[int, int, Joined]] = [(*pair, labels) for pair, labels in zip(path, follow(network, path))]
         self.sizes = sizes
-        self.operands = plan.network.operands
+        self.operands = network.operands
         self.orders: list[Labels] = list(self.operands)  # actual order of the axes of every slot
-        self.slots = list(range(len(self.operands)))  # tensor id of the plan -> slot
+        self.slots = list(range(len(self.operands)))  # tensor id of the path -> slot
         self.operations: list[Operation] = []
 
     def run(self) -> Program:
         wishes = self._wishes()
-        for place, step in enumerate(self.plan.steps):
-            left, right = self.slots[step.left], self.slots[step.right]
-            _, _, result = step.labels
-            wish = wishes[place] or [tuple(result)]
+        for place, (left, right, (first, _, result)) in enumerate(self.steps):
+            left, right = self.slots[left], self.slots[right]
+            wish = wishes[place] or [result]
             kept = set(result)
-            if any(label not in kept for label in step.labels[0]):
+            if any(label not in kept for label in first):
                 self._product(left, right, kept, wish)
             else:
                 self._multiply(left, right, wish)
             self.slots.append(len(self.orders) - 1)
         stored = self.orders[self.slots[-1]]
-        output = self.plan.network.output
+        output = self.network.output
         permutation = tuple(stored.index(label) for label in output)
         operations = tuple(self.operations)
-        scalar_roots = self.plan.network.scalar_roots
+        scalar_roots = self.network.scalar_roots
         return Program(
             tuple(self._shape(labels) + (1,) * (place in scalar_roots) for place, labels in enumerate(self.operands)),
             operations,
@@ -126,21 +144,21 @@ class _Lowering:
     def _wishes(self) -> list[list[Labels]]:
         """For every step, orders of its result's axes that would serve its reader, the best first."""
         count = len(self.operands)
-        wishes: list[list[Labels]] = [[] for _ in self.plan.steps]
+        wishes: list[list[Labels]] = [[] for _ in self.steps]
         if wishes:
-            wishes[-1] = [self.plan.network.output]
-        for place in reversed(range(len(self.plan.steps))):
-            step = self.plan.steps[place]
-            kept = set(step.labels[2])
-            shared = [label for label in step.labels[0] if label in set(step.labels[1])]
+            wishes[-1] = [self.network.output]
+        for place in reversed(range(len(self.steps))):
+            left, right, (first, second, result) = self.steps[place]
+            kept, others = set(result), set(second)
+            shared = [label for label in first if label in others]
             summed = tuple(label for label in shared if label not in kept)
             batch = tuple(label for label in shared if label in kept)
-            for side, tensor in enumerate((step.left, step.right)):
+            for tensor, labels in ((left, first), (right, second)):
                 if tensor < count:
                     continue
-                own = set(step.labels[side])
+                own = set(labels)
                 orders: dict[Labels, None] = {}
-                for wish in wishes[place] or [step.labels[2]]:
+                for wish in wishes[place] or [result]:
                     free = tuple(label for label in wish if label in own and label not in batch)
                     if not summed:
                         orders[tuple(label for label in wish if label in own)] = None
@@ -246,7 +264,7 @@ def last_use(operations: Sequence[Operation], kept: int) -> tuple[tuple[int, ...
 
     Example:
         >>> from tensornet import ModeTree, make_plan, make_shape
-        >>> last_use(lower(make_plan(make_shape(ModeTree.star(2), 4, 5))).operations, kept=3)
+        >>> last_use(make_plan(make_shape(ModeTree.star(2), 4, 5)).program.operations, kept=3)
         ((), (3,))
     """
     last = {slot: place for place, operation in enumerate(operations) for slot in (operation.left, operation.right)}

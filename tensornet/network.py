@@ -6,9 +6,11 @@ Labels are integers. ``Shape`` + ``Request`` -> ``Network``; no tensors.
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from operator import index
 
 from tensornet.shape import Shape
 
@@ -38,11 +40,17 @@ class Request:
     def make(cls, *, fixed: Iterable[int] = (), projected: Mapping[int, int] | None = None, gram: Iterable[int] | None = None) -> Request:
         """Makes a request of unsorted arguments.
 
+        Raises:
+            TypeError: A mode is no integer, or ``projected`` no mapping.
+
         Example:
             >>> Request.make(gram=[2, 0]).gram
             (0, 2)
         """
-        return cls(tuple(sorted(fixed)), tuple(sorted((projected or {}).items())), None if gram is None else tuple(sorted(gram)))
+        if not isinstance(projected or {}, Mapping):
+            raise TypeError(f"projected must be a mapping from modes to sizes; got {type(projected).__name__}")
+        pairs = sorted((_modes([mode], "projected")[0], size) for mode, size in (projected or {}).items())
+        return cls(_modes(fixed, "fixed"), tuple(pairs), None if gram is None else _modes(gram, "gram"))
 
     def check(self, order: int) -> None:
         """Checks the request against the order of a factorization.
@@ -67,6 +75,14 @@ class Request:
             raise ValueError(f"a mode can be fixed, projected or kept in the Gram matrix, but only once; got mode {twice} twice")
 
 
+def _modes(given: Iterable[int], name: str) -> tuple[int, ...]:
+    """Modes as integers in ascending order."""
+    try:
+        return tuple(sorted(index(mode) for mode in given))
+    except TypeError:
+        raise TypeError(f"modes must be integers; got {reprlib.repr(given)} in {name}") from None
+
+
 @dataclass(frozen=True)
 class Network:
     """Operands with labelled axes, the size of every label, and the labels of the result in their order.
@@ -79,8 +95,9 @@ class Network:
         sizes: Size of every label.
         output: Labels of the result.
         names: What every operand is, for people.
+        first: Labels to be summed before those of interior nodes: of projected modes, and of a Gram matrix's columns.
         eliminate: For every interior node, the labels to be summed at it, in the order of ``tree.interior``.
-        scalar_root: Place of the root's weight among the operands when it has one column, which no label stands for.
+        scalar_roots: Places of root weights among the operands when these have one column, which no label stands for.
     """
 
     operands: tuple[Labels, ...]

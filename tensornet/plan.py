@@ -1,25 +1,29 @@
 """Plans: which pairs of tensors a contraction joins in which order, what that costs, and whether it fits into memory.
 
 ``Shape`` + ``Request`` -> ``Plan``, without tensors. Candidates are paths along the mode tree and opt_einsum's own searches where
-these stay cheap; one cost model chooses. This is the only importer of opt_einsum.
+these stay cheap; one cost model chooses, and the program of the chosen path tells the true peak. This is the only importer of
+opt_einsum.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache, partial
 
 import opt_einsum
 
+from tensornet.lowering import Program, lower
 from tensornet.network import Labels, Network, Request, make_network
-from tensornet.paths import SSAPath, along_tree, centres, separate
+from tensornet.paths import SSAPath, along_tree, apart, centres, follow, span
 from tensornet.shape import Shape
 
 _MOST_SEARCHED = 128  # operands up to which opt_einsum's greedy search is tried
 _MOST_SEARCHED_WELL = 12  # operands up to which its better searches are
 _MOST_SLICES = 1 << 16
+_MOST_MEMORY = 1 << 50  # bytes above which no program is made
 
 
 class MemoryLimitError(MemoryError):
@@ -68,6 +72,20 @@ class Step:
     live_bytes: int
 
 
+@dataclass(frozen=True)
+class _Candidate:
+    """A path and its estimated costs, the numbers of :class:`Plan`; bytes are counted without copies."""
+
+    source: str
+    path: SSAPath
+    slices: tuple[tuple[int, int], ...]
+    flops: int
+    bytes_moved: int
+    peak_bytes: int
+    live_bytes: int  # summed over the steps
+    seconds: float
+
+
 @dataclass(frozen=True, eq=False)
 class Plan:
     """A contraction, ready to be executed on tensors of the sizes that it was made for; ``str()`` gives a table.
@@ -75,7 +93,8 @@ class Plan:
     Attributes:
         network: What is contracted.
         source: Where the path comes from.
-        steps: The pairwise contractions (of one slice, where ``slices`` is not empty).
+        ssa_path: The pairwise contractions (of one slice, where ``slices`` is not empty), as pairs of tensors: the operands are
+            numbered first, then the results.
         flops: All arithmetic operations, over all slices.
         bytes_moved: All memory traffic.
         peak_bytes: Largest total size of intermediate results and end result at any time; the operands are not counted.
@@ -93,7 +112,7 @@ class Plan:
 
     network: Network
     source: str
-    steps: tuple[Step, ...]
+    ssa_path: SSAPath
     flops: int
     bytes_moved: int
     peak_bytes: int
@@ -101,6 +120,16 @@ class Plan:
     seconds: float
     itemsize: int
     machine: Machine
+
+    @cached_property
+    def steps(self) -> tuple[Step, ...]:
+        """The pairwise contractions with their costs (of one slice)."""
+        return tuple(_steps(self.network, self.ssa_path, self.slices, self.itemsize))
+
+    @cached_property
+    def program(self) -> Program:
+        """The operations that contract the network, or the largest slice of it."""
+        return lower(self.network, self.ssa_path, _sliced_sizes(self.network, self.slices))
 
     @cached_property
     def equation(self) -> str:
@@ -116,8 +145,7 @@ class Plan:
     @cached_property
     def path(self) -> tuple[tuple[int, ...], ...]:
         """The path in opt_einsum's linear format: places in the shrinking list of tensors."""
-        ssa = [(step.left, step.right) for step in self.steps]
-        return tuple(tuple(sorted(pair)) for pair in opt_einsum.paths.ssa_to_linear(ssa))
+        return tuple(tuple(sorted(pair)) for pair in opt_einsum.paths.ssa_to_linear(self.ssa_path))
 
     @property
     def output_bytes(self) -> int:
@@ -170,6 +198,7 @@ def make_plan(
     itemsize: int = 4,
     machine: Machine = CPU,
     memory_limit: int | None = None,
+    recorded: bool = False,
 ) -> Plan:
     """Chooses the cheapest way to contract what ``request`` asks of a factorization of this shape. Plans are cached.
 
@@ -180,6 +209,7 @@ def make_plan(
         machine: Rates by which candidates are compared.
         memory_limit: Bytes that intermediate results and end result may take together; unlimited by default. Where no candidate
             fits, the contraction is cut into slices over mode or rank indices.
+        recorded: For a gradient, all intermediate results are kept (those of a slice, until its gradient is known).
 
     Raises:
         MemoryLimitError: Nothing fits into ``memory_limit``, not even in slices.
@@ -191,20 +221,25 @@ def make_plan(
         'along the tree, centre (0, 1, 2, 3, 4)'
     """
     network = make_network(shape, request)
-    found = [_evaluate(network, path, source, itemsize, machine) for source, path in _candidates(shape, network)]
-    fitting = [plan for plan in found if memory_limit is None or plan.peak_bytes <= memory_limit]
-    if fitting:
-        return min(fitting, key=lambda plan: plan.seconds)
-    assert memory_limit is not None
-    smallest = min(found, key=lambda plan: plan.peak_bytes)
-    if smallest.output_bytes <= memory_limit:
-        sliced = [plan for plan in (_slice(plan, memory_limit) for plan in found) if plan is not None]
-        if sliced:
-            return min(sliced, key=lambda plan: plan.seconds)
+    cost = partial(_estimate, network, itemsize=itemsize, machine=machine, recorded=recorded)
+    found = sorted((cost(path, source) for source, path in _candidates(shape, network)), key=lambda candidate: candidate.seconds)
+    made = partial(_made, network, itemsize=itemsize, machine=machine, recorded=recorded)
+    if memory_limit is None:
+        return made(found[0])
+    for candidate in found:
+        if candidate.peak_bytes <= memory_limit and (plan := made(candidate)).peak_bytes <= memory_limit:
+            return plan
+    smallest = min(candidate.peak_bytes for candidate in found)
+    result_bytes = network.size(network.output) * itemsize
+    if result_bytes <= memory_limit:
+        sliced = [candidate for candidate in (_slice(network, each, memory_limit, cost) for each in found) if candidate is not None]
+        for candidate in sorted(sliced, key=lambda candidate: candidate.seconds):
+            if (plan := made(candidate)).peak_bytes <= memory_limit:
+                return plan
     sizes = " x ".join(map(str, network.output_sizes[:12])) or "a scalar"
     raise MemoryLimitError(
-        f"contracting to {sizes}{' x ...' if len(network.output_sizes) > 12 else ''} needs {memory(smallest.peak_bytes)} "
-        f"({memory(smallest.output_bytes)} for the result) but may use {memory(memory_limit)}; entries(indices) evaluates chosen "
+        f"contracting to {sizes}{' x ...' if len(network.output_sizes) > 12 else ''} needs {memory(smallest)} "
+        f"({memory(result_bytes)} for the result) but may use {memory(memory_limit)}; entries(indices) evaluates chosen "
         f"entries without the end tensor, contract(fixed=...) a slice of it"
     )
 
@@ -240,74 +275,113 @@ def _pairs(linear: Sequence[tuple[int, ...]], count: int) -> SSAPath:
     return tuple(pairs)
 
 
-def _evaluate(
+def _sliced_sizes(network: Network, slices: Sequence[tuple[int, int]]) -> dict[int, int]:
+    """Sizes of the labels in the largest slice."""
+    parts = dict(slices)
+    return {label: -(-size // parts.get(label, 1)) for label, size in network.sizes.items()}
+
+
+def _around_slices(network: Network, sizes: Mapping[int, int], slices: Sequence[tuple[int, int]]) -> int:
+    """Entries that sliced contractions keep around a slice: the whole result, and what is cut out of the operands."""
+    cut = dict(slices).keys()
+    return network.size(network.output) + sum(_count(labels, sizes) for labels in network.operands if not cut.isdisjoint(labels))
+
+
+def _estimate(
     network: Network,
     path: SSAPath,
     source: str,
+    slices: tuple[tuple[int, int], ...] = (),
+    *,
     itemsize: int,
     machine: Machine,
-    slices: tuple[tuple[int, int], ...] = (),
-) -> Plan:
-    """The plan of a path, with the costs of its steps; the sizes of sliced labels are those of one slice."""
-    sizes = dict(network.sizes)
-    slice_count = 1
-    for label, parts in slices:
-        sizes[label] = -(-sizes[label] // parts)
-        slice_count *= parts
-    holders = dict.fromkeys(sizes, 0)  # tensors, the end result among them, that still hold a label
-    for labels in (*network.operands, network.output):
-        for label in labels:
-            holders[label] += 1
-    tensors: list[Labels] = list(network.operands)
-    counts = [_count(labels, sizes) for labels in tensors]
+    recorded: bool,
+) -> _Candidate:
+    """The costs of a path. Of labels that stay only the number of entries is followed, so that their number costs nothing."""
+    sizes = _sliced_sizes(network, slices) if slices else network.sizes
+    slice_count = math.prod(parts for _, parts in slices)
+    output = set(network.output)
+    summed = [frozenset(labels).difference(output) for labels in network.operands]
+    kept = [_count(labels, sizes) // _count(inner, sizes) for labels, inner in zip(network.operands, summed)]
+    entries = [_count(labels, sizes) for labels in network.operands]
+    positions = {label: position for position, label in enumerate(network.output)}
+    spans = [span(labels, positions) for labels in network.operands]
+    holders = Counter(label for labels in summed for label in labels)
     whole = network.size(network.output)
-    live = 0
-    if slices:  # the whole result, and the parts of the operands that are cut out of them
-        cut = dict(slices).keys()
-        live = whole + sum(size for size, labels in zip(counts, tensors) if not cut.isdisjoint(labels))
-    flops = moved = 0
+    live = _around_slices(network, sizes, slices) if slices else 0
     peak = max(whole, live)
+    flops = moved = all_live = 0
     seconds = 0.0
-    steps = []
     for left, right in path:
-        first, second = tensors[left], tensors[right]
-        result = []
-        work = 1
-        for label in dict.fromkeys(first + second):
-            work *= sizes[label]
-            others = holders[label] - (label in first) - (label in second)
-            holders[label] = others + 1
-            if others:
-                result.append(label)
-        product = len(result) < len({*first, *second})
-        entries = _count(result, sizes)
-        traffic = counts[left] + counts[right] + entries
-        live += entries
+        shared = summed[left] & summed[right]
+        holders.subtract(shared)
+        gone = frozenset(label for label in shared if holders[label] == 1)
+        both = summed[left] | summed[right]
+        kept.append(kept[left] * kept[right])
+        work = kept[-1] * _count(both, sizes)
+        summed.append(both - gone)
+        entries.append(work // _count(gone, sizes))
+        traffic = entries[left] + entries[right] + entries[-1]
+        live += entries[-1]
         peak = max(peak, live)
-        steps.append(Step(left, right, (first, second, tuple(result)), work * (1 + product), traffic * itemsize, live * itemsize))
-        live -= sum(counts[place] for place in (left, right) if place >= len(network.operands))
-        tensors.append(tuple(result))
-        counts.append(entries)
-        flops += work * (1 + product)
+        all_live += live
+        if not recorded:
+            live -= sum(entries[place] for place in (left, right) if place >= len(network.operands))
+        flops += work * (2 if gone else 1)
         moved += traffic
-        seconds += _seconds(work * (1 + product) * product, traffic * itemsize, machine)
-    if not separate(network.output, *steps[-1].labels[:2]):  # whoever reads the result has to put its axes in order
+        seconds += _seconds(2 * work if gone else 0, traffic * itemsize, machine)
+        spans.append((min(spans[left][0], spans[right][0]), max(spans[left][1], spans[right][1])))
+    if not apart(spans[path[-1][0]], spans[path[-1][1]]):  # whoever reads the result has to put its axes in order
         seconds += _seconds(0, 2 * whole * itemsize, machine)
-    return Plan(
-        network,
+    return _Candidate(
         source,
-        tuple(steps),
+        path,
+        slices,
         flops * slice_count,
         (moved * slice_count + (whole if slices else 0)) * itemsize,
         peak * itemsize,
-        slices,
+        all_live * itemsize,
         seconds * slice_count,
-        itemsize,
-        machine,
     )
 
 
-def _count(labels: Sequence[int], sizes: Mapping[int, int]) -> int:
+def _made(network: Network, candidate: _Candidate, *, itemsize: int, machine: Machine, recorded: bool) -> Plan:
+    """The plan of a candidate, with the peak of its program, where that can run at all."""
+    plan = Plan(
+        network,
+        candidate.source,
+        candidate.path,
+        candidate.flops,
+        candidate.bytes_moved,
+        candidate.peak_bytes,
+        candidate.slices,
+        candidate.seconds,
+        itemsize,
+        machine,
+    )
+    if candidate.peak_bytes > _MOST_MEMORY:
+        return plan
+    slices = candidate.slices
+    around = _around_slices(network, _sliced_sizes(network, slices), slices) if slices else 0
+    used = plan.program.total if recorded else plan.program.peak
+    return replace(plan, peak_bytes=max(around + used, network.size(network.output)) * itemsize)
+
+
+def _steps(network: Network, path: SSAPath, slices: Sequence[tuple[int, int]], itemsize: int) -> Iterator[Step]:
+    sizes = _sliced_sizes(network, slices)
+    live = _around_slices(network, sizes, slices) if slices else 0
+    counts = [_count(labels, sizes) for labels in network.operands]
+    for (left, right), (first, second, result) in zip(path, follow(network, path)):
+        union = {*first, *second}
+        work = _count(union, sizes) * (2 if len(result) < len(union) else 1)
+        counts.append(_count(result, sizes))
+        live += counts[-1]
+        traffic = counts[left] + counts[right] + counts[-1]
+        yield Step(left, right, (first, second, result), work, traffic * itemsize, live * itemsize)
+        live -= sum(counts[place] for place in (left, right) if place >= len(network.operands))
+
+
+def _count(labels: Iterable[int], sizes: Mapping[int, int]) -> int:
     total = 1
     for label in labels:
         total *= sizes[label]
@@ -321,25 +395,43 @@ def _seconds(product_flops: int, traffic: int, machine: Machine) -> float:
         return math.inf
 
 
-def _slice(plan: Plan, memory_limit: int) -> Plan | None:
-    """Halves mode and rank indices of a plan until it fits: always the one that leaves the smallest peak, then the least work."""
-    path = tuple((step.left, step.right) for step in plan.steps)
+def _slice(network: Network, candidate: _Candidate, memory_limit: int, cost: Callable[..., _Candidate]) -> _Candidate | None:
+    """Halves mode and rank indices of a path until it fits: always the one that leaves the smallest peak, then the least work."""
 
-    def rank(trial: Plan) -> tuple[int, int, int]:
-        return trial.peak_bytes, sum(step.live_bytes for step in trial.steps), trial.flops
+    def rank(trial: _Candidate) -> tuple[int, int, int]:
+        return trial.peak_bytes, trial.live_bytes, trial.flops
 
-    while plan.peak_bytes > memory_limit:
-        parts = dict(plan.slices)
+    while candidate.peak_bytes > memory_limit:
+        parts = dict(candidate.slices)
         trials = []
-        for label, size in plan.network.sizes.items():
+        for label in _labels_at_peak(network, candidate):
+            size = network.sizes[label]
             if parts.get(label, 1) < size:
                 slices = tuple(sorted({**parts, label: min(size, 2 * parts.get(label, 1))}.items()))
-                trials.append(_evaluate(plan.network, path, plan.source, plan.itemsize, plan.machine, slices))
+                trials.append(cost(candidate.path, candidate.source, slices))
         best = min(trials, key=rank, default=None)
-        if best is None or best.slice_count > _MOST_SLICES or (parts and rank(best)[:2] >= rank(plan)[:2]):
+        if best is None or math.prod(number for _, number in best.slices) > _MOST_SLICES:
             return None
-        plan = best
-    return plan
+        if parts and rank(best)[:2] >= rank(candidate)[:2]:
+            return None
+        candidate = best
+    return candidate
+
+
+def _labels_at_peak(network: Network, candidate: _Candidate) -> list[int]:
+    """Labels of the tensors that exist when most memory is used; to slice others would not save any."""
+    sizes = _sliced_sizes(network, candidate.slices)
+    joined = follow(network, candidate.path)
+    live: dict[int, tuple[int, Labels]] = {}
+    most, labels = 0, set(network.output)
+    for place, ((left, right), (_, _, result)) in enumerate(zip(candidate.path, joined), len(network.operands)):
+        live[place] = _count(result, sizes), result
+        used = sum(entries for entries, _ in live.values())
+        if used > most:
+            most, labels = used, {label for _, held in live.values() for label in held}
+        live.pop(left, None)
+        live.pop(right, None)
+    return sorted(labels)
 
 
 def memory(number: int) -> str:

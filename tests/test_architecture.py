@@ -33,8 +33,8 @@ TABLE = {
     # shape -> plan -> execution
     "tensornet.network": Row("shape tree"),
     "tensornet.paths": Row("network tree"),
-    "tensornet.plan": Row("network paths shape tree", "opt_einsum"),
-    "tensornet.lowering": Row("network paths plan shape tree"),
+    "tensornet.lowering": Row("network paths shape tree"),
+    "tensornet.plan": Row("lowering network paths shape tree", "opt_einsum"),
     "tensornet.adjoint": Row("lowering"),
     "tensornet.kernels": Row("lowering", "torch"),
     "tensornet.execute": Row("adjoint kernels lowering network plan shape tree", "psutil torch"),

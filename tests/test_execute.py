@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tensornet import execute
+from tensornet.network import Request
 from tensornet.plan import MemoryLimitError, make_plan
 from tensornet.shape import Shape, make_shape, shape_of_weights
 from tensornet.tree import ModeTree
@@ -55,7 +56,7 @@ def test_gradients_of_all_ways_to_run_agree(seed: int) -> None:
     except MemoryLimitError:
         cut = plan
     if cut.slices:
-        others += [execute._execute(cut, tuple(weights), None), execute._record(cut, weights)]
+        others += [execute._execute(cut, tuple(weights), None, True), execute._record(cut, weights)]
     for other in others:
         assert close(other, expected)
         for left, right in zip(gradients, torch.autograd.grad(other, weights, direction)):
@@ -209,6 +210,13 @@ def test_lower_precisions(dtype: torch.dtype) -> None:
         ({"projected": {1: [1, 2, 3]}}, TypeError, "projected needs tensors; got list for mode 1"),
         ({"projected": {1: torch.ones(3, 0)}}, ValueError, r"got shape \(3, 0\) for mode 1"),
         ({"projected": {1: torch.ones(3, dtype=torch.float64)}}, ValueError, "projections must have the weights' dtype and device"),
+        ({"fixed": {"a": 0}}, TypeError, r"modes must be integers; got \{'a': 0\} in fixed"),
+        ({"fixed": {1.0: 0}}, TypeError, r"modes must be integers; got \{1.0: 0\} in fixed"),
+        ({"fixed": [0]}, TypeError, "fixed must be a mapping from modes; got list"),
+        ({"projected": [torch.ones(3)]}, TypeError, "projected must be a mapping from modes; got list"),
+        ({"memory_limit": "1GB"}, TypeError, "memory_limit must be a number of bytes; got '1GB'"),
+        ({"memory_limit": float("nan")}, ValueError, "memory_limit must be a number of bytes; got nan"),
+        ({"out": [1.0]}, TypeError, "out must be a tensor; got list"),
     ],
 )
 def test_bad_arguments(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
@@ -217,10 +225,31 @@ def test_bad_arguments(arguments: dict[str, Any], error: type[Exception], messag
         execute.contract(shape, [torch.ones(size) for size in shape.weights], **arguments)
 
 
-def test_bad_modes_of_a_gram_matrix() -> None:
+def test_modes_of_a_gram_matrix() -> None:
     shape = make_shape(ModeTree.perfect(4), 3, 4)
+    weights = [torch.ones(size) for size in shape.weights]
+    for given in (torch.tensor([0, 1]), np.array([1, 0]), iter([0, 1])):
+        assert torch.equal(execute.gram(shape, weights, given), execute.gram(shape, weights, [0, 1]))
     with pytest.raises(ValueError, match="got mode 0 twice"):
-        execute.gram(shape, [torch.ones(size) for size in shape.weights], [0, 0])
+        execute.gram(shape, weights, [0, 0])
+    with pytest.raises(TypeError, match="modes must be integers; got 5 in gram"):
+        execute.gram(shape, weights, 5)
+
+
+def test_modes_may_be_integers_of_any_kind() -> None:
+    shape = make_shape(ModeTree.perfect(4), 3, 4)
+    weights = [torch.randn(size) for size in shape.weights]
+    expected = execute.contract(shape, weights)[:, 2]
+    for mode in (torch.tensor(1), np.int8(1)):
+        assert torch.allclose(execute.contract(shape, weights, fixed={mode: 2}), expected)
+
+
+@pytest.mark.parametrize("order", [9, 10, 12])
+def test_all_modes_of_a_wide_node_may_be_fixed(order: int) -> None:
+    shape = make_shape(ModeTree.star(order), 3, 3)
+    weights = [torch.randn(size, dtype=torch.float64, generator=torch.Generator().manual_seed(3)) for size in shape.weights]
+    found = execute.contract(shape, weights, fixed=dict.fromkeys(range(order), 0))
+    assert close(found, (torch.stack([weight[0] for weight in weights[:-1]]).prod(0) @ weights[-1])[0])
 
 
 def test_torch_compile_and_functorch() -> None:
@@ -238,6 +267,42 @@ def test_torch_compile_and_functorch() -> None:
     execute.contract(shape, [leaf, *weights[1:]]).sum().backward()
     assert leaf.grad is not None
     assert torch.allclose(gradient, leaf.grad)
+
+
+def test_compiled_gram_matrices() -> None:
+    shape = make_shape(ModeTree.from_nested(((0, 2), (1, 3))), 3, 4)
+    weights = [torch.randn(size, generator=torch.Generator().manual_seed(3)) for size in shape.weights]
+    compiled = torch.compile(lambda values: execute.gram(shape, values, [0, 1]), backend="aot_eager")
+    assert torch.allclose(compiled(weights), execute.gram(shape, weights, [0, 1]))
+
+
+def test_second_derivatives_where_operands_depend_on_each_other() -> None:
+    shape = make_shape(ModeTree.perfect(4), 2, 2)
+    generator = torch.Generator().manual_seed(3)
+    leaf, inner = (torch.randn(2, 2, dtype=torch.float64, generator=generator, requires_grad=True) for _ in range(2))
+    root = torch.randn(2, 1, dtype=torch.float64, generator=generator)
+
+    def loss(leaf: Tensor, inner: Tensor) -> Tensor:  # one weight at two nodes, and one computed from another
+        return execute.contract(shape, [leaf, leaf, 2 * leaf, leaf * inner, inner, inner.T, root]).square().sum()
+
+    once = torch.autograd.grad(loss(leaf, inner), [leaf, inner])
+    again = torch.autograd.grad(loss(leaf, inner), [leaf, inner], create_graph=True)
+    for left, right in zip(once, again):
+        assert close(left, right.detach())
+    assert torch.autograd.gradgradcheck(loss, (leaf, inner))
+
+
+def test_several_gradients_at_once() -> None:
+    shape = make_shape(ModeTree.perfect(4), 2, 2)
+    generator = torch.Generator().manual_seed(3)
+    weights = tuple(torch.randn(size, dtype=torch.float64, generator=generator, requires_grad=True) for size in shape.weights)
+
+    def function(*values: Tensor) -> Tensor:
+        return execute.contract(shape, values)
+
+    plain = torch.autograd.functional.jacobian(function, weights)
+    for left, right in zip(plain, torch.autograd.functional.jacobian(function, weights, vectorize=True)):
+        assert close(left, right)
 
 
 def test_autocast_does_not_change_the_precision() -> None:
@@ -301,3 +366,23 @@ def test_the_plan_states_the_true_peak(tree: ModeTree) -> None:
         with _LiveMemory() as memory:
             execute.contract(shape, weights, memory_limit=limit)
         assert memory.peak <= 1.1 * limit
+
+
+def test_the_peak_counts_copies_and_what_a_gradient_needs() -> None:
+    tree = ModeTree.from_nested((4, ((((3, 0, 1),), 2),)))
+    shape = make_shape(tree, (30, 5, 30, 1, 30), dict(zip(tree.interior, (20, 20, 1, 5, 20))))
+    weights = [torch.randn(size) for size in shape.weights]
+    plan = make_plan(shape, Request.make(fixed=[0, 4]))
+    assert any(operation.kind == "copy" for operation in plan.program.operations)
+    with _LiveMemory() as memory:
+        execute.contract(shape, weights, fixed={0: 0, 4: 0})
+    assert memory.peak == plan.peak_bytes
+    chain = make_shape(ModeTree.chain(12), 2, 64)
+    recorded = make_plan(chain, recorded=True)
+    assert recorded.peak_bytes > 1.5 * make_plan(chain).peak_bytes
+    weights = [torch.randn(size, requires_grad=True) for size in chain.weights]
+    with _LiveMemory() as memory:
+        result = execute.contract(chain, weights)
+    assert 0.95 * recorded.peak_bytes <= memory.peak <= 1.05 * recorded.peak_bytes
+    with pytest.raises(MemoryLimitError):
+        execute.contract(chain, weights, memory_limit=result.nbytes)

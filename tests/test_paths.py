@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import opt_einsum
 import pytest
 
 from tensornet.network import Request, make_network
-from tensornet.paths import along_tree, centres, separate
+from tensornet.paths import along_tree, apart, centres, span
 from tensornet.shape import make_shape
 from tensornet.tree import ModeTree
 
@@ -57,6 +59,23 @@ def test_the_root_is_always_tried_and_the_middle_of_a_chain_next() -> None:
     assert len(tree.nodes[centres(modes_left, tree, most=2)[1]]) == 8  # between the three modes that are left
 
 
-def test_separate_axes() -> None:
-    assert separate((0, 1, 2), (9,), (0, 1, 2))
-    assert not separate((0, 1, 2), (0, 2), (1,))
+def test_ranges_of_axes() -> None:
+    positions = {0: 0, 1: 1, 2: 2}
+    assert apart(span((9,), positions), span((0, 1, 2), positions))
+    assert apart(span((2,), positions), span((1, 0), positions))
+    assert not apart(span((0, 2), positions), span((1,), positions))
+
+
+@pytest.mark.parametrize("order", [9, 10, 40])
+def test_many_tensors_without_entries_of_their_own_are_joined(order: int) -> None:
+    shape = make_shape(ModeTree.star(order), 2, 3)
+    network = make_network(shape, Request.make(fixed=range(order)))  # only the shared rank index is left
+    assert len(along_tree(network, shape.tree, order)) == order
+
+
+def test_paths_of_large_trees_take_linear_time() -> None:
+    for tree in (ModeTree.chain(4096), ModeTree.star(4096), ModeTree.perfect(4096)):
+        network = make_network(make_shape(tree, 2, 3), Request())
+        start = time.perf_counter()
+        along_tree(network, tree, len(tree.nodes) - 1)
+        assert time.perf_counter() - start < 10  # two tenths of a second on an idle machine; a quadratic search takes a minute

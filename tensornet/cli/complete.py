@@ -29,6 +29,7 @@ from tensornet.runs import Run
 Entries = tuple[NDArray[Any], NDArray[Any]]  # indices (B, N) and values (B,)
 SHARE = 0.3  # of the photograph's pixels that are known
 HELD_OUT = 0.02  # share of a picture's known pixels that chooses the best state
+STATE_BYTES = 32  # for every weight: itself, its gradient, and copies in the optimizer and in the states that are kept
 SECONDS = 2.0  # at least, between checkpoints
 
 
@@ -111,6 +112,7 @@ def run(arguments: Any, console: Console) -> int:
     """
     fraction = arguments.fraction or (None if arguments.file else SHARE)
     known, hidden = _hide(_read(arguments), fraction, arguments.seed)
+    _check_sizes(known, arguments.ranks or 1)
     if arguments.out:
         _check_output(arguments.out, known)
     name = arguments.file or "The photograph china.jpg of scikit-learn"
@@ -162,6 +164,13 @@ def _check_output(path: Path, known: Partial) -> None:
         known.missing()
     elif 32 * math.prod(known.sizes) > available_memory(torch.device("cpu")):
         raise ValueError(f"an array of {' x '.join(map(str, known.sizes))} does not fit into memory; a table of the wanted entries may")
+
+
+def _check_sizes(known: Partial, ranks: int) -> None:
+    needed = STATE_BYTES * ranks * sum(known.sizes)
+    if needed > available_memory(torch.device("cpu")):
+        names = " x ".join(map(str, known.sizes))
+        raise ValueError(f"the weights for {names} entries do not fit into memory; indices without gaps, or fewer --ranks, need less")
 
 
 def _fit(completer: TensorCompleter, known: Partial, arguments: Any, console: Console) -> None:

@@ -1,0 +1,433 @@
+"""The command `tensornet`: what it prints and writes; errors in one line that leave outputs alone; Ctrl-C and resuming."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pyarrow
+import pytest
+import torch
+from PIL import Image
+from pyarrow import parquet
+
+import tensornet
+from tensornet import HTF, ModeTree, TensorCompleter
+from tensornet.cli import complete, demo, main, peers
+from tensornet.fitting import Training
+
+WAVES = np.add.outer(np.sin(np.arange(12) / 3), np.cos(np.arange(9) / 4))
+HOLES = np.random.default_rng(0).random(WAVES.shape) < 0.3
+PICTURE = np.clip(40 * WAVES[..., None] + [100, 120, 140], 0, 255).round().astype(np.uint8)
+KINDS = {"npy": "NumPy file", "npz": "NumPy file", "csv": "table", "parquet": "Parquet file", "png": "picture"}
+QUICK = ("--steps", "30", "--ranks", "3")
+
+
+def call(*arguments):
+    """The command's exit code."""
+    try:
+        return main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        return stop.code
+
+
+def pixels(path):
+    with Image.open(path) as picture:
+        return np.asarray(picture).astype(float)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty working folder, and lines that are not wrapped."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    return tmp_path
+
+
+@pytest.fixture
+def waves(folder):
+    """A matrix with holes."""
+    np.save("waves.npy", np.where(HOLES, np.nan, WAVES))
+    return folder
+
+
+def table_of(array, *, listed=False):
+    """A CSV table of the known entries, and of the others without a value if ``listed``."""
+    rows = ["row,column,height"]
+    rows += [f"{i},{j},{array[i, j]:.17g}" for i, j in np.argwhere(~HOLES)]
+    return "\n".join(rows + [f"{i},{j}," for i, j in np.argwhere(HOLES) if listed])
+
+
+def interrupted_at(monkeypatch, step, error=KeyboardInterrupt):
+    """Lets a training be interrupted after so many steps."""
+    move = Training._move
+
+    def stopping(training):
+        if training.step == step:
+            raise error
+        return move(training)
+
+    monkeypatch.setattr(Training, "_move", stopping)
+
+
+class TestCommand:
+    def test_without_arguments_it_shows_its_help(self, capsys):
+        assert call() == 0
+        assert capsys.readouterr().out.startswith("usage: tensornet")
+
+    @pytest.mark.parametrize("arguments", [["--help"], ["plan", "--help"], ["demo", "--help"], ["complete", "--help"]])
+    def test_help_has_examples(self, arguments, capsys):
+        assert call(*arguments) == 0
+        assert "examples:\n  tensornet " in capsys.readouterr().out
+
+    def test_version(self, capsys):
+        assert call("--version") == 0
+        assert capsys.readouterr().out == f"tensornet-htf {tensornet.__version__}\n"
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (["complte"], "unknown command complte (did you mean complete?); choose from demo, complete, plan"),
+            (["plan", "--tree", "(0,1)", "--rank", "3"], "unknown argument --rank (did you mean --ranks?)"),
+            (["complete", "--sed=3"], "unknown argument --sed=3 (did you mean --seed?)"),
+            (["demo", "--xyzzy"], "unknown argument --xyzzy\n"),
+            (["plan", "--tree", "(0,1)", "--dtype", "float23"], "unknown value of --dtype: float23 (did you mean float32?); choose from"),
+            (["plan"], "the following arguments are required: --tree"),
+            (["plan", "--tree", "(0,(1,2"], "a tree is written as nested parentheses, such as ((0,1),(2,3)); got '(0,(1,2'"),
+            (["plan", "--tree", "(0,0)"], "argument --tree: "),
+            (["plan", "--tree", "(0,1)", "--mode-sizes", "4,x"], "an integer is needed, or several with commas between; got '4,x'"),
+            (["plan", "--tree", "(0,1)", "--memory-limit", "much"], "an amount of memory such as 2GB or 512MiB is needed; got 'much'"),
+            (["complete", "--fraction", "1.5"], "a share above 0 and below 1 is needed; got '1.5'"),
+            (["complete", "--steps", "0"], "a positive integer is needed; got '0'"),
+            (["complete", "--seed", "-1"], "argument --seed: "),
+            (["complete", "--device", "abacus"], "the device 'abacus' cannot be used"),
+            (["plan", "--tree", "(0,1)", "--ranks", "0"], "ranks must be at least 1; got 0"),
+            (["plan", "--tree", "(0,1)", "--mode-sizes", "2,3,4"], "mode_sizes needs one size per mode; got 3 for 2 modes"),
+            (["plan", "--tree", "((0,1),(2,3))", "--ranks", "2,3"], "--ranks needs one number, or one per interior node; got 2 for 3"),
+            (["plan", "--tree", "((0,1),(2,3))", "--mode-sizes", "99", "--ranks", "2", "--memory-limit", "1MB"], "may use"),
+            (["complete", "--mask", "mask.png"], "--mask needs a file to complete"),
+            (["complete", "waves.npy"], "--out is needed with a file to complete"),
+        ],
+    )
+    def test_wrong_arguments_give_one_line_and_code_2(self, arguments, said, waves, capsys):
+        assert call(*arguments) == 2
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        assert shown.err.startswith("tensornet")
+        assert said in shown.err
+        assert shown.err.count("\n") == 1
+
+    def test_runs_as_a_module(self, folder):
+        done = subprocess.run([sys.executable, "-m", "tensornet", "plan", "--tree", "0,"], capture_output=True, text=True, timeout=120)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout
+
+
+class TestPlan:
+    def test_the_tree_and_the_librarys_plan(self, capsys):
+        tree = ModeTree.from_nested(((0, 2), (1, 3)))
+        arguments = ["plan", "--tree", "((0,2),(1,3))", "--mode-sizes", "8,6,4,2", "--ranks", "5,4,3", "--dtype", "float64"]
+        assert call(*arguments) == 0
+        htf = HTF(tree, (8, 6, 4, 2), dict(zip(tree.interior, (5, 4, 3))), dtype=torch.float64)
+        assert capsys.readouterr().out == f"{tree}\n\n{htf.plan()}\n"
+
+
+class TestDemo:
+    @pytest.fixture(autouse=True)
+    def small(self, monkeypatch):
+        monkeypatch.setattr(demo, "CONTRACTED", {"order": 4, "size": 3, "rank": 2})
+        monkeypatch.setattr(demo, "SECONDS", 0.0)
+        monkeypatch.setattr(demo, "learn", functools.partial(demo.learn, size=3, rank=4, steps=60))
+
+    def test_it_draws_compares_and_learns(self, folder, capsys):
+        assert call("demo", "--out", "new/folder") == 0
+        shown = capsys.readouterr().out
+        for text in ("A mode tree", "torch.einsum", "opt_einsum", "local components at", "reconstruction error", "iteration 60"):
+            assert text in shown
+        assert pixels("new/folder/demo.png").std() > 1
+
+    def test_an_output_that_is_a_file(self, folder, capsys):
+        folder.joinpath("taken").write_text("mine")
+        assert call("demo", "--out", "taken") == 2
+        assert capsys.readouterr().err == "tensornet: error: taken: File exists\n"
+        assert folder.joinpath("taken").read_text() == "mine"
+
+    def test_ctrl_c(self, folder, monkeypatch, capsys):
+        monkeypatch.setattr(demo, "_look", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert call("demo") == 130
+        assert capsys.readouterr().err == "tensornet: interrupted\n"
+
+
+class TestComplete:
+    @pytest.mark.parametrize("suffix", ["npy", "npz"])
+    def test_arrays(self, suffix, folder, capsys):
+        np.savez("waves.npz", np.where(HOLES, np.nan, WAVES))
+        np.save("waves.npy", np.where(HOLES, np.nan, WAVES))
+        assert call("complete", f"waves.{suffix}", "--out", f"full.{suffix}", "--steps", "150", "--ranks", "3") == 0
+        full = np.load(f"full.{suffix}")
+        full = full["arr_0"] if suffix == "npz" else full
+        assert np.array_equal(full[~HOLES], WAVES[~HOLES])
+        assert np.square(full - WAVES)[HOLES].mean() < 0.2 * WAVES.var()
+        shown = capsys.readouterr()
+        assert f"waves.{suffix}: 12 x 9, {(~HOLES).sum()} entries known" in shown.out
+        assert shown.err == ""
+
+    @pytest.mark.parametrize("listed", [True, False])
+    @pytest.mark.parametrize("suffix", ["csv", "parquet"])
+    def test_tables(self, listed, suffix, folder):
+        folder.joinpath("waves.csv").write_text(table_of(WAVES, listed=listed))
+        if suffix == "parquet":
+            places = np.argwhere(~HOLES if not listed else HOLES | True)
+            values = np.where(HOLES, np.nan, WAVES)[tuple(places.T)]
+            parquet.write_table(pyarrow.table([*places.T, values], names=["row", "column", "height"]), "waves.parquet")
+        assert call("complete", f"waves.{suffix}", "--out", "full.csv", *QUICK) == 0
+        assert call("complete", f"waves.{suffix}", "--out", "full.parquet", *QUICK) == 0
+        written = parquet.read_table("full.parquet")
+        assert written.column_names == ["row", "column", "height"] == folder.joinpath("full.csv").read_text().split()[0].split(",")
+        columns = [column.to_numpy() for column in written.columns]
+        assert np.array_equal(np.stack(columns[:2], 1), np.argwhere(HOLES))
+        assert np.allclose(np.loadtxt("full.csv", delimiter=",", skiprows=1), np.stack(columns, 1), rtol=1e-6)
+
+    def test_a_table_of_few_wanted_entries_of_a_large_tensor(self, folder):
+        rows = [f"{i},{i},{i * 1000},{i}" for i in range(100)]
+        folder.joinpath("large.csv").write_text("\n".join([*rows, "5,6,7000,", "99,0,99000,"]))
+        assert call("complete", "large.csv", "--out", "full.csv", "--steps", "2") == 0
+        assert len(folder.joinpath("full.csv").read_text().split()) == 3
+
+    @pytest.mark.parametrize("how", ["transparent", "picture", "array"])
+    def test_pictures(self, how, folder):
+        mask, options = np.where(HOLES, 0, 255).astype(np.uint8), ()
+        if how == "transparent":
+            Image.fromarray(np.dstack([PICTURE, mask])).save("damaged.png")
+        else:
+            Image.fromarray(np.where(HOLES[..., None], 0, PICTURE).astype(np.uint8)).save("damaged.png")
+            Image.fromarray(mask).save("mask.png")
+            np.save("mask.npy", ~HOLES)
+            options = ("--mask", "mask.png" if how == "picture" else "mask.npy")
+        assert call("complete", "damaged.png", "--out", "whole.png", "--steps", "150", *options) == 0
+        whole = pixels("whole.png")
+        assert np.array_equal(whole[~HOLES], PICTURE[~HOLES])
+        assert np.square(whole - PICTURE)[HOLES].mean() < 0.2 * np.square(PICTURE - PICTURE.mean((0, 1)))[HOLES].mean()
+
+    def test_pixels_are_held_out_with_all_their_channels(self, folder, monkeypatch):
+        given, fit = {}, TensorCompleter.fit
+        monkeypatch.setattr(TensorCompleter, "fit", lambda *args, **options: given.update(args=args, **options) or fit(*args, **options))
+        monkeypatch.setattr(complete, "photograph", lambda: PICTURE.astype(float))
+        assert call("complete", "--out", "photograph.png", "--fraction", "0.9", "--no-peers", *QUICK) == 0
+        places = [{tuple(index) for index in indices[:, :2].tolist()} for indices in (given["args"][1], given["held_out"][0])]
+        assert not places[0] & places[1]
+        assert len(given["held_out"][1]) == 3 * len(places[1]) == 6  # 2 % of 97 pixels
+
+    @pytest.mark.parametrize("peer", [True, False])
+    def test_the_photograph_beside_tensorly(self, peer, folder, monkeypatch, capsys):
+        monkeypatch.setattr(complete, "photograph", lambda: PICTURE.astype(float))
+        monkeypatch.setattr(peers, "ITERATIONS", 2)
+        assert call("complete", "--out", "photograph.png", *QUICK, *(() if peer else ("--no-peers",))) == 0
+        shown = capsys.readouterr().out
+        assert "12 x 9 x 3, 96 entries known" in shown  # 32 pixels of 108
+        assert "PSNR on hidden pixels" in shown
+        assert ("masked CP" in shown, "masked Tucker" in shown) == (peer, peer)
+        assert pixels("photograph.png").shape == PICTURE.shape
+
+    def test_the_error_on_a_hidden_share(self, waves, capsys):
+        assert call("complete", "waves.npy", "--out", "full.npy", "--fraction", "0.8", "--no-peers", *QUICK) == 0
+        assert "R^2 on hidden entries" in capsys.readouterr().out
+
+    def test_the_same_seed_gives_the_same_bits(self, waves):
+        for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+            assert call("complete", "waves.npy", "--out", f"{name}.npy", "--seed", seed, "--smooth", "2,3", *QUICK) == 0
+        first, same, other = (np.load(f"{name}.npy") for name in "abc")
+        assert np.array_equal(first, same)
+        assert not np.array_equal(first, other)
+
+    @pytest.mark.filterwarnings("default")
+    def test_a_diverging_training_is_told_in_one_line(self, waves, monkeypatch, capsys):
+        monkeypatch.setattr(Training, "_objective", lambda self: (self.white.weight_list()[0].sum() * torch.nan,) * 2)
+        assert call("complete", "waves.npy", "--out", "full.npy", *QUICK) == 0
+        said = capsys.readouterr().err
+        assert said.startswith("tensornet: warning: the loss is nan at step 1;")
+        assert said.count("\n") == 1
+        assert np.isfinite(np.load("full.npy")).all()
+
+
+def write_bad_files(folder):
+    """Files of every kind that cannot be completed."""
+    np.save("waves.npy", np.where(HOLES, np.nan, WAVES))
+    whole = folder.joinpath("waves.npy").read_bytes()
+    folder.joinpath("cut.npy").write_bytes(whole[:-100])
+    folder.joinpath("cut-head.npy").write_bytes(whole[:20])
+    for suffix in KINDS:
+        folder.joinpath(f"empty.{suffix}").write_bytes(b"")
+        folder.joinpath(f"foreign.{suffix}").write_bytes(b"\x00\xff%PDF-1.7 something else\n" * 9)
+    np.savez("two.npz", a=WAVES, b=WAVES)
+    folder.joinpath("cut.npz").write_bytes(folder.joinpath("two.npz").read_bytes()[:300])
+    with zipfile.ZipFile("foreign-zip.npz", "w") as file:
+        file.writestr("letter.txt", "hello")
+    np.save("text.npy", np.array(["a", "b"]))
+    np.save("objects.npy", np.array([None, 1], dtype=object))
+    np.save("nothing.npy", np.full((3, 3), np.nan))
+    np.save("infinite.npy", np.array([[1.0, np.inf], [np.nan, 2.0]]))
+    np.save("full.npy", WAVES)
+    np.save("scalar.npy", np.array(3.0))
+    np.save("mask-small.npy", np.ones((2, 2)))
+    Image.fromarray(PICTURE).save("picture.png")
+    folder.joinpath("cut.png").write_bytes(folder.joinpath("picture.png").read_bytes()[:100])
+    parquet.write_table(pyarrow.table({"a": [0, 1], "b": ["x", "y"]}), "words.parquet")
+    parquet.write_table(pyarrow.table({"a": [0, 1], "b": [1.0, 2.0]}), "whole.parquet")
+    folder.joinpath("cut.parquet").write_bytes(folder.joinpath("whole.parquet").read_bytes()[:-40])
+    for name, text in {
+        "words": "a,b\n0,x\n",
+        "names": "a,b\n",
+        "ragged": "0,1,2\n0,1\n",
+        "negative": "0,1\n-1,2\n",
+        "halves": "0.5,1\n",
+        "narrow": "1\n2\n",
+        "infinite": "0,0,inf\n1,1,\n",
+        "large": "0,9999999999999,1\n5,3,\n",
+    }.items():
+        folder.joinpath(f"{name}.csv").write_text(text)
+    folder.joinpath("folder.npy").mkdir()
+
+
+BAD = [
+    ("absent.npy", "absent.npy: No such file or directory"),
+    ("absent.csv", "absent.csv: No such file or directory"),
+    ("absent.png", "absent.png: No such file or directory"),
+    ("folder.npy", "folder.npy: Is a directory"),
+    ("waves.txt", "the name of a file must end in .npy, .npz, .csv, .parquet"),
+    *((f"empty.{suffix}", f"empty.{suffix}: the file is empty") for suffix in KINDS),
+    *((f"foreign.{suffix}", f"foreign.{suffix}: no {kind}") for suffix, kind in KINDS.items()),
+    *((f"cut.{suffix}", f"cut.{suffix}: no {kind}") for suffix, kind in KINDS.items() if suffix not in ("npy", "csv")),
+    ("cut.npy", "cut.npy: Failed to read all data for array"),
+    ("cut-head.npy", "cut-head.npy: EOF"),
+    ("foreign-zip.npz", "foreign-zip.npz: "),
+    ("two.npz", "two.npz: one array is needed; got 2 (a, b)"),
+    ("text.npy", "text.npy: an array of numbers is needed"),
+    ("objects.npy", "objects.npy: "),
+    ("nothing.npy", "nothing.npy: all entries are missing"),
+    ("infinite.npy", "infinite.npy: known entries must be finite; got inf at (0, 1)"),
+    ("infinite.csv", "infinite.csv: known entries must be finite; got inf at (0, 0)"),
+    ("full.npy", "full.npy: no entry is missing, so there is nothing to complete"),
+    ("scalar.npy", "scalar.npy: an array with axes"),
+    ("words.csv", "words.csv: numbers are needed; got 'x' in line 2, column 'b'"),
+    ("words.parquet", "words.parquet: numbers are needed; got string in the column 'b'"),
+    ("ragged.csv", "ragged.csv: every line needs 3 cells; got 2 in line 2"),
+    ("negative.csv", "negative.csv: indices must be integers from 0; got -1 in row 2"),
+    ("halves.csv", "halves.csv: indices must be integers from 0; got 0.5 in row 1"),
+    ("narrow.csv", "narrow.csv: a table needs a column for every mode"),
+    ("names.csv", "names.csv: the table has no rows"),
+    ("large.csv", "for 6 x 10000000000000 entries do not fit into memory"),
+    ("waves.npy --mask absent.png", "absent.png: No such file or directory"),
+    ("waves.npy --mask cut.png", "cut.png: no picture, or truncated"),
+    ("waves.npy --mask mask-small.npy", "a mask needs the shape of the array or of its first axes; got (2, 2) for (12, 9)"),
+    ("words.csv --mask mask-small.npy", "words.csv: a table takes no mask"),
+    ("waves.npy --tree (0,1,2)", "a column per mode of the tree; got 2 for 3"),
+    ("waves.npy --smooth 1,2,3", "smooth names modes from 0 to 1; got 2"),
+    ("waves.npy --run full.npy", "a run needs a folder; full.npy is a file"),
+    ("waves.npy --run full.npy/run", "full.npy/run: Not a directory"),
+]
+
+
+class TestBadFiles:
+    @pytest.mark.parametrize(("words", "said"), BAD)
+    def test_one_line_code_2_and_the_output_as_it_was(self, words, said, folder, capsys):
+        write_bad_files(folder)
+        for out in ("kept.csv", "kept.npy"):
+            folder.joinpath(out).write_text("mine")
+            before = sorted(folder.iterdir())
+            assert call("complete", *words.split(), "--out", out, "--steps", "2") == 2
+            shown = capsys.readouterr()
+            assert shown.err.startswith("tensornet: error: ")
+            assert said in shown.err
+            assert shown.err.count("\n") == 1
+            assert sorted(folder.iterdir()) == before
+            assert folder.joinpath(out).read_text() == "mine"
+
+    @pytest.mark.parametrize(
+        ("out", "said"),
+        [
+            ("absent/full.npy", "the folder absent does not exist"),
+            ("full.txt", "the name of a file must end in"),
+            ("there", "the name of a file must end in"),
+            ("there.npy", "there.npy is a folder"),
+            ("full.png", "a picture needs the shape"),
+        ],
+    )
+    def test_outputs_that_cannot_be_written_are_refused_before_any_work(self, out, said, folder, monkeypatch, capsys):
+        np.save("cube.npy", np.where(np.eye(4)[..., None] * np.ones(5), np.nan, 1.0))
+        folder.joinpath("there.npy").mkdir()
+        monkeypatch.setattr(complete, "_fit", lambda *_: pytest.fail("work was done"))
+        assert call("complete", "cube.npy", "--out", out) == 2
+        shown = capsys.readouterr()
+        assert said in shown.err
+        assert shown.err.count("\n") == 1
+        assert not folder.joinpath("absent").exists()
+
+    def test_a_missing_package(self, folder, monkeypatch, capsys):
+        folder.joinpath("table.parquet").write_bytes(b"PAR1")
+        monkeypatch.setitem(sys.modules, "pyarrow", None)
+        assert call("complete", "table.parquet", "--out", "full.csv") == 2
+        assert capsys.readouterr().err == (
+            "tensornet: error: the package pyarrow is needed for this; install it with pip install 'tensornet-htf[data]'\n"
+        )
+
+
+class TestInterruption:
+    def test_the_best_so_far_is_written(self, waves, monkeypatch, capsys):
+        interrupted_at(monkeypatch, 17)
+        assert call("complete", "waves.npy", "--out", "full.npy", *QUICK) == 130
+        assert "Interrupted after 17 steps; the best so far is kept." in capsys.readouterr().out
+        full = np.load("full.npy")
+        assert np.array_equal(full[~HOLES], WAVES[~HOLES])
+        assert np.isfinite(full).all()
+
+    def test_while_writing_nothing_is_lost(self, waves, monkeypatch, capsys):
+        waves.joinpath("full.npy").write_text("mine")
+        monkeypatch.setattr(np, "save", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert call("complete", "waves.npy", "--out", "full.npy", *QUICK) == 130
+        assert capsys.readouterr().err == "tensornet: interrupted\n"
+        assert waves.joinpath("full.npy").read_text() == "mine"
+        assert sorted(path.name for path in waves.iterdir()) == ["full.npy", "waves.npy"]
+
+    @pytest.mark.parametrize("stop", [0, 1, 17])
+    @pytest.mark.parametrize(("error", "seconds"), [(KeyboardInterrupt, 9.0), (MemoryError("crash"), 0.0), (MemoryError("crash"), 9.0)])
+    def test_a_resumed_run_gives_the_same_bits(self, stop, error, seconds, waves, monkeypatch):
+        monkeypatch.setattr(complete, "SECONDS", seconds)  # between checkpoints
+        assert call("complete", "waves.npy", "--out", "whole.npy", "--run", "whole", *QUICK) == 0
+        with monkeypatch.context() as patched:
+            interrupted_at(patched, stop, error)
+            assert call("complete", "waves.npy", "--out", "parts.npy", "--run", "parts", *QUICK) == (
+                130 if error is KeyboardInterrupt else 2
+            )
+        assert call("complete", "waves.npy", "--out", "parts.npy", "--run", "parts", *QUICK) == 0
+        assert np.array_equal(np.load("parts.npy"), np.load("whole.npy"))
+        for name in ("metrics.jsonl", "summary.json", "config.json"):
+            assert waves.joinpath("parts", name).read_text() == waves.joinpath("whole", name).read_text()
+        assert call("complete", "waves.npy", "--out", "again.npy", "--run", "whole", *QUICK) == 0  # nothing is left to be done
+        assert np.array_equal(np.load("again.npy"), np.load("whole.npy"))
+
+    def test_a_run_of_other_data_or_parameters_is_not_continued(self, waves, capsys):
+        np.save("other.npy", np.where(HOLES, np.nan, 2 * WAVES))
+        assert call("complete", "waves.npy", "--out", "full.npy", "--run", "run", *QUICK) == 0
+        before = {path: path.read_bytes() for path in waves.joinpath("run").iterdir()}
+        capsys.readouterr()
+        for words, differs in (("waves.npy --seed 1", "seed = 0, got 1"), ("other.npy", "entries = ")):
+            assert call("complete", *words.split(), "--out", "none.npy", "--run", "run", *QUICK) == 2
+            said = capsys.readouterr().err
+            assert "a run is resumed with the configuration it was begun with" in said
+            assert differs in said
+        assert {path: path.read_bytes() for path in waves.joinpath("run").iterdir()} == before
+        assert not waves.joinpath("none.npy").exists()
+
+    def test_a_damaged_checkpoint(self, waves, capsys):
+        assert call("complete", "waves.npy", "--out", "full.npy", "--run", "run", *QUICK) == 0
+        checkpoint = waves.joinpath("run", "checkpoint.safetensors")
+        checkpoint.write_bytes(checkpoint.read_bytes()[:100])
+        capsys.readouterr()
+        assert call("complete", "waves.npy", "--out", "none.npy", "--run", "run", *QUICK) == 2
+        said = capsys.readouterr().err
+        assert "checkpoint.safetensors is no file of tensornet, or truncated" in said
+        assert said.count("\n") == 1
