@@ -14,7 +14,7 @@ import torch
 
 from bench.contestants import Contestant
 
-BLOCK = 0.004  # seconds: a sample is the mean over as many calls as fill this
+BLOCK = 0.02  # seconds: a sample is the mean over as many calls as fill this, so that caches are as warm as in a loop
 SLOW = 0.25  # seconds: what takes longer needs no second call to warm up
 BUDGET = 4.0  # seconds: contestants that would take longer in all rounds together are timed in fewer
 

@@ -27,7 +27,8 @@ CONTRACTED = {"order": 8, "size": 8, "rank": 64}  # of the tree that is contract
 SECONDS = 6.0  # that this takes
 ORDER, SIZE, TRUE_RANK, RANK, SHARE, INIT_STD = 4, 8, 3, 32, 0.3, 0.03
 STEPS, LEARNED, CALM = 12000, 1e-4, 100  # at most; a loss that counts as learned when it stays for that many steps
-EVERY, SHOWN, WIDTH = 50, 5, 60  # steps between records; components shown a node; characters of a line
+EVERY, SHOWN = 50, 5  # steps between records; components shown a node
+WIDTH, AROUND = 60, 46  # most characters of a line of bars; those of the other columns
 BARS = " ▁▂▃▄▅▆▇█"
 
 
@@ -145,12 +146,14 @@ def learn(console: Console, number: int, *, size: int = SIZE, rank: int = RANK, 
             last = step == steps or calm == CALM
             if last or step % EVERY == 0:
                 _look(htf, truth, step, loss.item(), record)
-                live.update(_view(record, time.perf_counter() - start))
+                live.update(_view(record, time.perf_counter() - start, max(1, min(WIDTH, console.width - AROUND))))
             if last:
                 break
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+    if not console.is_terminal:
+        console.print()  # the last line has not ended
     return record
 
 
@@ -165,17 +168,17 @@ def _look(htf: HTF, truth: Tensor, step: int, loss: float, record: Record) -> No
         record.norms.setdefault(node, []).append(found.sort(descending=True).values[:SHOWN].tolist())
 
 
-def _view(record: Record, seconds: float) -> RenderableType:
+def _view(record: Record, seconds: float, width: int) -> RenderableType:
     table = Table("local components at", "", "over the iterations", "norm", title_justify="left", show_edge=False)
     for node, rows in record.norms.items():
         top = max(max(row) for row in rows)
         for place in range(len(rows[0])):
             name = ", ".join(map(str, node)) if not place else ""
             history = [row[place] for row in rows]
-            table.add_row(name, str(place + 1), Text(sparkline(history, top), style="cyan"), f"{history[-1]:.2f}")
+            table.add_row(name, str(place + 1), Text(sparkline(history, top, width), style="cyan"), f"{history[-1]:.2f}")
         table.add_section()
     top = max(record.errors)
-    table.add_row("reconstruction error", "", Text(sparkline(record.errors, top), style="magenta"), f"{record.errors[-1]:.4f}")
+    table.add_row("reconstruction error", "", Text(sparkline(record.errors, top, width), style="magenta"), f"{record.errors[-1]:.4f}")
     line = f"iteration {record.steps[-1]}, loss {record.losses[-1]:.2e}, reconstruction error {record.errors[-1]:.4f}, {seconds:.0f} s"
     return Group(table, Text(line))
 
