@@ -7,10 +7,13 @@ conjugated: for complex numbers, conjugate the gradient that comes in and those 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tensornet.lowering import Operation, Program, Sizes, contiguous_strides, last_use
+
+_TURNED = 1 << 22  # multiply-adds of a product from which it is worth it to store a gradient transposed
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,27 +50,37 @@ def reverse(program: Program, needed: Sequence[bool]) -> Adjoint:
     for operation in program.operations:
         wanted.append(wanted[operation.left] or wanted[operation.right])
     fresh = len(wanted)
-    found = {fresh - 1: fresh - 1}  # slot -> slot of its gradient
+    found = {fresh - 1: (fresh - 1, contiguous_strides(program.operations[-1].result))}  # slot -> slot of its gradient, strides there
     operations: list[Operation] = []
     for place in reversed(range(len(program.operations))):
-        operation, incoming = program.operations[place], found.pop(count + place, -1)
+        operation = program.operations[place]
+        incoming, strides = found.pop(count + place, (-1, ()))
         if incoming < 0:
             continue
         left = _Factor(operation.left, operation.left_view, operation.left_strides)
         right = _Factor(operation.right, operation.right_view, operation.right_strides)
-        gradient = _Factor(incoming, operation.result, contiguous_strides(operation.result))
+        gradient = _Factor(incoming, operation.result, strides)
         for own, other in ((left, right), (right, left))[: 1 if operation.kind == "copy" else 2]:
-            if wanted[own.slot]:
-                found[own.slot] = fresh + len(operations)
-                if operation.kind == "product":
-                    operations.append(_of_matrix(own, other, gradient, left=own is left))
-                elif operation.kind == "multiply":
-                    operations.append(_of_factor(own, other, gradient))
-                else:
-                    operations.append(_of_copied(own, gradient))
+            if not wanted[own.slot]:
+                continue
+            result = program.operands[own.slot] if own.slot < count else program.operations[own.slot - count].result
+            strides = contiguous_strides(result)
+            if operation.kind == "multiply":
+                made = _of_factor(own, other, gradient)
+            elif operation.kind == "copy":
+                made = _of_copied(own, gradient)
+            else:
+                turned = None
+                work = math.prod(operation.result) * operation.left_view[-1]
+                if work >= _TURNED and own.slot >= count and (own.strides[-1] == 1) != (gradient.strides[-1] == 1):
+                    turned = _turned_strides(result, own.view if own.strides[-1] == 1 else own.turned.view)
+                strides = turned or strides
+                made = _of_matrix(own, other, gradient, left=own is left, as_stored=not turned)
+            found[own.slot] = fresh + len(operations), strides
+            operations.append(made)
     finished = tuple(operations)
     dead = tuple(tuple(slot for slot in slots if slot != fresh - 1) for slots in last_use(finished, count))
-    slots = tuple(found.get(slot, -1) for slot in range(count))
+    slots = tuple(found.get(slot, (-1, ()))[0] for slot in range(count))
     return Adjoint(finished, tuple(tuple(slot for slot in gone if slot not in slots) for gone in dead), slots)
 
 
@@ -89,13 +102,27 @@ class _Factor:
         return _Factor(self.slot, tuple(self.view[axis] for axis in order), tuple(self.strides[axis] for axis in order))
 
 
-def _of_matrix(own: _Factor, other: _Factor, gradient: _Factor, *, left: bool) -> Operation:
-    """For ``Z = X Y``: ``dX = dZ Y^T`` and ``dY = X^T dZ``, and where the factor is stored transposed the transpose of that."""
+def _of_matrix(own: _Factor, other: _Factor, gradient: _Factor, *, left: bool, as_stored: bool) -> Operation:
+    """For ``Z = X Y``: ``dX = dZ Y^T`` and ``dY = X^T dZ``, or the transpose of that.
+
+    Of the two, libraries are up to a third faster with the one whose long rows run as those of ``dZ``; but gradients of operands must
+    be stored as these are.
+    """
     first, second = (gradient, other.turned) if left else (other.turned, gradient)
-    if own.strides[-1] != 1:
+    if (own.strides[-1] != 1) == as_stored:
         first, second = second.turned, first.turned
     shape = (*first.view[:-1], second.view[-1])
     return Operation("product", first.slot, second.slot, shape, first.view, first.strides, second.view, second.strides)
+
+
+def _turned_strides(shape: Sizes, matrix: Sizes) -> Sizes | None:
+    """Strides of a tensor that is the transpose of a matrix in memory; ``None`` where an axis lies across rows and columns."""
+    if len(matrix) > 2:
+        return None
+    rows = next((axis for axis in range(len(shape) + 1) if math.prod(shape[:axis]) == matrix[0]), None)
+    if rows is None:
+        return None
+    return (*contiguous_strides(shape[:rows]), *(matrix[0] * stride for stride in contiguous_strides(shape[rows:])))
 
 
 def _of_factor(own: _Factor, other: _Factor, gradient: _Factor) -> Operation:

@@ -14,7 +14,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tensornet import execute
+from tensornet import adjoint, execute
 from tensornet.network import Request
 from tensornet.plan import MemoryLimitError, make_plan
 from tensornet.shape import Shape, make_shape, shape_of_weights
@@ -40,7 +40,11 @@ def test_end_tensors_of_a_thousand_random_trees(block: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_gradients_of_all_ways_to_run_agree(seed: int) -> None:
+@pytest.mark.parametrize("turned", [False, True])  # gradients stored transposed, as those of large products are
+def test_gradients_of_all_ways_to_run_agree(seed: int, turned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if turned:
+        monkeypatch.setattr(adjoint, "_TURNED", 0)
+    execute._bound_adjoint.cache_clear()
     shape, weights, expected = case(
         seed, max_order=6, max_rank=12, dtype=np.complex128 if seed % 5 == 0 else np.float64, outputs=1 + seed % 2
     )
