@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, SupportsIndex, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
+from tensornet.checks import integer, short
 from tensornet.shape import shape_of_weights
-from tensornet.tree import ModeTree, Node
+from tensornet.tree import ModeTree, Node, check_tree
 
 Keep: TypeAlias = Mapping[Node, Any]  # a number, or a sequence, array or tensor of indices or truth values
 
@@ -81,9 +82,7 @@ def directions(tree: ModeTree, weights: Sequence[Tensor], node: Node, component:
     """
     _check(tree, weights)
     place = _interior(tree, node)
-    if isinstance(component, bool) or not isinstance(component, SupportsIndex):
-        raise TypeError(f"component must be an integer; got {component!r} of type {type(component).__name__}")
-    chosen = _component(node, component.__index__(), weights[place].shape[0])
+    chosen = _component(node, integer("component", component), weights[place].shape[0])
     result = list(weights)
     for owner, axis in _members(tree, place):
         weight = weights[owner]
@@ -127,6 +126,7 @@ def prune(tree: ModeTree, weights: Sequence[Tensor], keep: Keep) -> list[Tensor]
     """Weights without the local components that are not kept (Proposition 1, Appendix E.6).
 
     Removing the ``r``'th local component of a node removes row ``r`` of its weight and column ``r`` of its children's weights.
+    Weights that lose nothing are returned themselves, and nodes that shared a weight share it still where they lose the same.
 
     Args:
         tree: The mode tree.
@@ -146,9 +146,14 @@ def prune(tree: ModeTree, weights: Sequence[Tensor], keep: Keep) -> list[Tensor]
         [[[3.0]], [[5.0]], [[2.0]]]
     """
     result = list(weights)
-    for place, chosen in _kept(tree, weights, keep).items():
+    cut: dict[tuple[int, int, tuple[int, ...]], Tensor] = {}  # what nodes that share a weight lose alike is cut once
+    for place, chosen in sorted(_kept(tree, weights, keep).items()):
         for owner, axis in _members(tree, place):
-            result[owner] = result[owner].index_select(1 - axis, torch.tensor(chosen, device=result[owner].device))
+            weight = result[owner]
+            known = (id(weight), axis, tuple(chosen))
+            if known not in cut:
+                cut[known] = weight.index_select(1 - axis, torch.tensor(chosen, device=weight.device))
+            result[owner] = cut[known]
     return result
 
 
@@ -263,6 +268,7 @@ def _times_power(values: Tensor, exponents: Tensor) -> Tensor:
 
 
 def _check(tree: ModeTree, weights: Sequence[Tensor]) -> None:
+    check_tree(tree)
     if len(weights) != len(tree.nodes):
         raise ValueError(f"weights needs one matrix per node; got {len(weights)} for {len(tree.nodes)} nodes")
     shape_of_weights(tree, {node: tuple(weight.shape) for node, weight in zip(tree.nodes, weights)})
@@ -299,7 +305,7 @@ def _kept(tree: ModeTree, weights: Sequence[Tensor], keep: Keep) -> dict[int, li
             norms = _product(_stacked(tree, weights, place).detach())
             kept[place] = sorted(norms.argsort(descending=True, stable=True)[: max(number, 0)].tolist())
         if not kept[place]:
-            raise ValueError(f"at least one local component of a node must be kept; got {choice!r} for node {node}")
+            raise ValueError(f"at least one local component of a node must be kept; got {short(choice)} for node {node}")
     return kept
 
 
@@ -312,7 +318,7 @@ def _integers(node: Node, choice: object) -> Tensor:
     wrong = given.is_floating_point() or given.is_complex() or (given.dim() == 0 and given.dtype == torch.bool)
     if given.dim() > 1 or (wrong and given.numel()):
         raise TypeError(
-            f"kept components must be a number, indices or a mask; got {choice!r} of type {type(choice).__name__} for node {node}"
+            f"kept components must be a number, indices or a mask; got {short(choice)} of type {type(choice).__name__} for node {node}"
         )
     return given
 

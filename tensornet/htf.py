@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from tensornet import circuit, components, execute, graphs
+from tensornet.arrays import as_tensor, check_finite, check_floating
+from tensornet.checks import real, short
 from tensornet.network import Request
 from tensornet.plan import CPU, CUDA, Plan, make_plan
 from tensornet.shape import Shape, make_shape, shape_of_weights
@@ -78,11 +80,11 @@ class HTF(nn.Module):
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
-        dtype = dtype or torch.get_default_dtype()
-        if not (dtype.is_floating_point or dtype.is_complex):
-            raise TypeError(f"dtype must be a real or complex floating type; got {dtype}")
-        if not init_std >= 0:
-            raise ValueError(f"init_std must be at least 0; got {init_std}")
+        dtype = torch.get_default_dtype() if dtype is None else dtype
+        check_floating("dtype", dtype)
+        init_std = real("init_std", init_std)
+        if generator is not None and not isinstance(generator, torch.Generator):
+            raise TypeError(f"generator must be a torch.Generator; got {short(generator)} of type {type(generator).__name__}")
         if init not in ("gaussian", "balanced"):
             raise ValueError(f"init must be 'gaussian' or 'balanced'; got {init!r}")
         self._setup(make_shape(tree, mode_sizes, ranks, outputs), circuit.combination(pooling, activation), fixed_root)
@@ -115,8 +117,8 @@ class HTF(nn.Module):
     ) -> HTF:
         """Makes a factorization of given weight matrices, whose sizes determine mode sizes, ranks and outputs.
 
-        Arrays and tensors without gradient are copied into new parameters. Parameters, and tensors that require a gradient, are
-        used as they are, so that gradients reach what they were computed from.
+        Arrays and tensors without gradient are copied into new parameters. Parameters, frozen or not, and tensors that require a
+        gradient are used as they are, so that gradients reach what they were computed from.
 
         Args:
             tree: The mode tree.
@@ -126,7 +128,7 @@ class HTF(nn.Module):
             activation: As in the constructor.
 
         Raises:
-            TypeError: A weight is no array, or of an integer type.
+            TypeError: A weight is no dense array, or of an integer type.
             ValueError: A node is missing or unknown, sizes, dtypes or devices do not fit, or a weight is not finite.
 
         Example:
@@ -136,7 +138,7 @@ class HTF(nn.Module):
         """
         if not isinstance(weights, Mapping):
             raise TypeError(f"weights must be a mapping from nodes to matrices; got {type(weights).__name__}")
-        given = {node: _as_weight(node, value) for node, value in weights.items()}
+        given = {node: _as_weight(f"the weight of node {short(node)}", value) for node, value in weights.items()}
         shape = shape_of_weights(tree, {node: tuple(value.shape) for node, value in given.items()})
         values = [given[node] for node in tree.nodes]
         for name in ("dtype", "device"):
@@ -169,7 +171,6 @@ class HTF(nn.Module):
                 self.register_buffer(name, value)
             else:
                 self.register_parameter(name, value if isinstance(value, nn.Parameter) else nn.Parameter(value))
-        self._plain = len(self._parameters) == len(values)
 
     @property
     def mode_sizes(self) -> tuple[int, ...]:
@@ -198,7 +199,7 @@ class HTF(nn.Module):
             >>> [tuple(weight.shape) for weight in HTF(ModeTree.star(2), mode_sizes=4, ranks=3).weight_list()]
             [(4, 3), (4, 3), (3, 1)]
         """
-        if self._plain and len(self._parameters) == len(self._names):
+        if list(self._parameters) == self._names:  # else weights are shared, buffers, parametrized, or in another order
             return cast(list[Tensor], list(self._parameters.values()))
         return [getattr(self, name) for name in self._names]
 
@@ -297,13 +298,14 @@ class HTF(nn.Module):
             indices: ``(B, N)`` integers, or what :func:`tensornet.observe` made of them, which saves preparing the same indices
                 again.
             log: Return ``(sign, logarithm of the magnitude)`` instead, which never under- or overflows.
-            capture: Replay a CUDA graph recorded at the first such call with these (observed) indices, as in :meth:`contract`.
+            capture: Replay a CUDA graph recorded at the first such call with this :class:`tensornet.Observed`, as in
+                :meth:`contract`.
 
         Returns:
             ``(B,)`` values, or ``(B, outputs)`` for several outputs.
 
         Raises:
-            TypeError: The indices are no integers.
+            TypeError: The indices are no integers, or not observed ones with ``capture=True``.
             ValueError: Their shape is wrong or one is out of range.
 
         Example:
@@ -312,10 +314,9 @@ class HTF(nn.Module):
             torch.Size([5])
         """
         if capture:
-            observed = (
-                indices if isinstance(indices, circuit.Observed) else circuit.observe(self.shape, indices, self.weight_list()[0].device)
-            )
-            return self._replay(("entries", id(observed), log), lambda: self.entries(observed, log=log))
+            if not isinstance(indices, circuit.Observed):
+                raise TypeError(f"capture=True needs indices prepared by tensornet.observe; got {type(indices).__name__}")
+            return self._replay(("entries", id(indices), log), lambda: self.entries(indices, log=log))  # which keeps them, and their id
         return circuit.entries(self.shape, self.weight_list(), indices, combination=self.combination, log=log)
 
     def forward(self, inputs: Any, *, log: bool = False, capture: bool = False) -> Any:
@@ -331,6 +332,7 @@ class HTF(nn.Module):
             ``(B,)`` values, or ``(B, outputs)`` for several outputs.
 
         Raises:
+            TypeError: The inputs are no tensors, or not a single one with ``capture=True``.
             ValueError: A shape, dtype or device does not fit.
 
         Example:
@@ -338,6 +340,8 @@ class HTF(nn.Module):
             torch.Size([7])
         """
         if capture:
+            if not isinstance(inputs, Tensor):
+                raise TypeError(f"capture=True needs the inputs as one tensor (B, N, D); got {type(inputs).__name__}")
             return self._replay(("forward", inputs.shape, inputs.dtype, log), lambda values: self.forward(values, log=log), inputs)
         return circuit.forward(self.shape, self.weight_list(), inputs, combination=self.combination, log=log)
 
@@ -379,23 +383,32 @@ class HTF(nn.Module):
     def prune(self, keep: Mapping[Node, Any]) -> HTF:
         """A new factorization with only the given local components at the given nodes (Proposition 1).
 
+        Its weights are copies. Frozen ones stay frozen, and nodes that share a weight share it still where they lose the same
+        components.
+
         Args:
             keep: ``{interior node: kept components}``, each a number (of the largest by norm), indices, or a boolean mask.
 
         Raises:
-            ValueError: A node is no interior one, an index is out of range or repeated, or nothing would be left.
+            TypeError: ``keep`` is no mapping, or a choice is none of the three kinds.
+            ValueError: A node is no interior one, an index is out of range or repeated, nothing would be left, or a weight is not
+                finite.
 
         Example:
             >>> HTF(ModeTree.perfect(4), ranks=6).prune({(0, 1): 2}).ranks[(0, 1)]
             2
         """
-        pruned = components.prune(self.tree, [weight.detach() for weight in self.weight_list()], keep)
-        shape = shape_of_weights(self.tree, {node: tuple(weight.shape) for node, weight in zip(self.tree.nodes, pruned)})
-        htf = type(self).__new__(type(self))
-        nn.Module.__init__(htf)
-        htf._setup(shape, self.combination, self.fixed_root)
-        htf._register(pruned)
-        return htf
+        with torch.enable_grad():  # weights that are computed anew are as trainable as what they are computed from
+            weights = self.weight_list()
+        copies: dict[int, Tensor] = {}
+        with torch.no_grad():
+            pruned = components.prune(self.tree, weights, keep)
+            for weight, new in zip(weights, pruned):
+                if id(new) not in copies:
+                    copies[id(new)] = nn.Parameter(new.detach().clone(), requires_grad=weight.requires_grad)
+        given = {node: copies[id(new)] for node, new in zip(self.tree.nodes, pruned)}
+        how = self.combination
+        return HTF.from_weights(self.tree, given, fixed_root=self.fixed_root, pooling=how.pooling, activation=how.activation)
 
     def extra_repr(self) -> str:
         """One line for ``print(htf)``."""
@@ -415,15 +428,8 @@ def _owners(shape: Shape) -> list[int]:
     return owners
 
 
-def _as_weight(node: Node, value: Any) -> Tensor:
-    try:
-        tensor = value if isinstance(value, Tensor) else torch.as_tensor(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"a weight must be an array of numbers; got {type(value).__name__} for node {node} ({error})") from None
-    if not (tensor.dtype.is_floating_point or tensor.dtype.is_complex):
-        raise TypeError(f"weights must be of a floating type; got {tensor.dtype} for node {node}")
-    if not torch.isfinite(tensor.detach()).all():
-        raise ValueError(f"weights must be finite; found NaN or infinity in the weight of node {node}")
-    if tensor.requires_grad:
-        return tensor
-    return tensor.detach().clone()
+def _as_weight(name: str, value: Any) -> Tensor:
+    tensor = as_tensor(name, value)
+    check_floating(f"the type of {name}", tensor.dtype)
+    check_finite(name, tensor)
+    return tensor if tensor.requires_grad or isinstance(tensor, nn.Parameter) else tensor.clone()

@@ -18,7 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tensornet.tree import ModeTree, Node
+from tensornet.arrays import as_tensor, check_finite
+from tensornet.checks import integer, real, short
+from tensornet.tree import ModeTree, Node, check_tree
 
 Array = TypeVar("Array", Tensor, np.ndarray[Any, Any])
 
@@ -49,12 +51,14 @@ def matricize(tensor: Array, modes: Iterable[int]) -> Array:
     """
     if not isinstance(tensor, (Tensor, np.ndarray)):
         raise TypeError(f"tensor must be a torch tensor or a NumPy array; got {type(tensor).__name__}")
-    rows = _modes(modes, tensor.ndim)
-    columns = [mode for mode in range(tensor.ndim) if mode not in rows]
-    if tensor.ndim == 0:
+    chosen = _modes(modes, tensor.ndim)
+    kept = [mode for mode, size in enumerate(tensor.shape) if size != 1]  # axes of size 1 count in torch's limit of 64
+    if not kept:
         return tensor.reshape(1, 1)
+    rows = [place for place, mode in enumerate(kept) if mode in chosen]
+    columns = [place for place, mode in enumerate(kept) if mode not in chosen]
     with _tensorly_backend("pytorch" if isinstance(tensor, Tensor) else "numpy") as tensorly:
-        return cast(Array, tensorly.base.matricize(tensor, rows[::-1], columns[::-1]))  # TensorLy's last mode is fastest
+        return cast(Array, tensorly.base.matricize(tensor.squeeze(), rows[::-1], columns[::-1]))  # TensorLy's last mode is fastest
 
 
 @contextmanager
@@ -76,7 +80,7 @@ def hierarchical_singular_values(tensor: Array, tree: ModeTree) -> dict[Node, Ar
     Differentiable where singular values are distinct. Integers are taken as float64, and half precision is computed in float32.
 
     Raises:
-        TypeError: ``tensor`` is no tensor or array.
+        TypeError: ``tensor`` is no tensor or array, or ``tree`` no mode tree.
         ValueError: The order of ``tensor`` is not that of ``tree``, or an entry is not finite.
 
     Example:
@@ -84,10 +88,11 @@ def hierarchical_singular_values(tensor: Array, tree: ModeTree) -> dict[Node, Ar
         >>> {node: [round(value, 3) for value in found.tolist()] for node, found in values.items()}
         {(0,): [2.828, 0.0], (1,): [2.828, 0.0], (2,): [2.828, 0.0], (0, 1): [2.828, 0.0]}
     """
+    check_tree(tree)
     given = _as_torch("tensor", tensor)
     if given.dim() != tree.order:
         raise ValueError(f"tensor needs one axis per mode of the tree; got {given.dim()} axes for {tree.order} modes")
-    _check_finite("tensor", given)
+    check_finite("tensor", given)
     everything = frozenset(range(tree.order))
     known: dict[frozenset[int], Tensor] = {}  # a set of modes and its complement have transposed matricizations
     found = {}
@@ -108,7 +113,7 @@ def hierarchical_rank(tensor: Array, tree: ModeTree, *, rtol: float | None = Non
         rtol: Singular values above ``rtol`` times the largest count; ``max(rows, columns) * eps`` by default.
 
     Raises:
-        TypeError: ``tensor`` is no tensor or array.
+        TypeError: ``tensor`` is no tensor or array, or ``tree`` no mode tree.
         ValueError: The order of ``tensor`` is not that of ``tree``, an entry is not finite, or ``rtol`` is negative.
 
     Example:
@@ -117,10 +122,10 @@ def hierarchical_rank(tensor: Array, tree: ModeTree, *, rtol: float | None = Non
         >>> hierarchical_rank(torch.ones(2, 3, 2), ModeTree.chain(3))
         {(0,): 1, (1,): 1, (2,): 1, (0, 1): 1}
     """
-    _check_rtol(rtol)
+    tolerance = _tolerance(rtol)
     given = _as_torch("tensor", tensor)
     values = hierarchical_singular_values(given, tree)
-    return {node: _rank(found, _longest_side(given.shape, node), rtol) for node, found in values.items()}
+    return {node: _rank(found, _longest_side(given.shape, node), tolerance) for node, found in values.items()}
 
 
 def effective_rank(singular_values: Tensor | np.ndarray[Any, Any]) -> Any:
@@ -144,7 +149,7 @@ def effective_rank(singular_values: Tensor | np.ndarray[Any, Any]) -> Any:
         raise TypeError(f"singular_values must be real; got {values.dtype}")
     if values.dim() != 1:
         raise ValueError(f"singular_values must be a vector; got the shape {tuple(values.shape)}")
-    _check_finite("singular_values", values)
+    check_finite("singular_values", values)
     if (values < 0).any():
         raise ValueError(f"singular_values must be at least 0; got {values.min().item()}")
     if not values.any():
@@ -195,26 +200,32 @@ def separation_rank(
         >>> separation_rank(lambda x: (x[0] + x[1])[:, 0] ** 2, [line, line], [0])  # x^2 1 + 2 x y + 1 y^2
         3
     """
-    _check_rtol(rtol)
+    tolerance = _tolerance(rtol)
+    batch_size = integer("batch_size", batch_size, 1)
+    max_points = integer("max_points", max_points, 1)
+    if dtype is not None and not isinstance(dtype, torch.dtype):
+        raise TypeError(f"dtype must be a type of torch; got {short(dtype)}")
+    if not isinstance(templates, Iterable):
+        raise TypeError(f"templates needs one entry per input; got {short(templates)} of type {type(templates).__name__}")
     points = [_templates(place, given, dtype, device) for place, given in enumerate(templates)]
     rows = _modes(subset, len(points))
     sizes = [len(given) for given in points]
     count = math.prod(sizes)
-    if not 1 <= count <= max_points or batch_size < 1:
-        raise ValueError(f"the grid must have 1 to {max_points} points and batch_size be at least 1; got {sizes} points and {batch_size}")
+    if not 1 <= count <= max_points:
+        raise ValueError(f"the grid must have 1 to {max_points} points; got {sizes}")
     values = []
     for start in range(0, count, batch_size):
-        numbers = np.arange(start, min(start + batch_size, count))
-        places = np.unravel_index(numbers, sizes) if sizes else ()
+        numbers = torch.arange(start, min(start + batch_size, count), device="cpu")
+        places = torch.unravel_index(numbers, sizes) if sizes else ()
         with torch.no_grad():
-            result = function([given[torch.from_numpy(place).to(given.device)] for given, place in zip(points, places)])
+            result = function([given[place.to(given.device)] for given, place in zip(points, places)])
         batch = _as_torch("the function's result", result)
         if batch.shape != numbers.shape:
             raise ValueError(f"the function must return one number a point; got the shape {tuple(batch.shape)} for {len(numbers)} points")
         values.append(batch)
     grid = torch.cat(values).reshape(sizes)
-    _check_finite("the function's result", grid)
-    return _rank(torch.linalg.svdvals(matricize(grid, rows)), _longest_side(grid.shape, rows), rtol)
+    check_finite("the function's result", grid)
+    return _rank(torch.linalg.svdvals(matricize(grid, rows)), _longest_side(grid.shape, rows), tolerance)
 
 
 def _templates(place: int, given: object, dtype: torch.dtype | None, device: torch.device | str | None) -> Tensor:
@@ -225,7 +236,7 @@ def _templates(place: int, given: object, dtype: torch.dtype | None, device: tor
         return points
     if isinstance(given, bool) or not isinstance(given, SupportsIndex):
         raise TypeError(f"templates must be matrices or input sizes; got {type(given).__name__} for input {place}")
-    return torch.eye(operator.index(given), dtype=dtype, device=device)
+    return torch.eye(integer(f"templates[{place}]", given, 1), dtype=dtype, device=device)
 
 
 def _modes(modes: Iterable[int], order: int) -> list[int]:
@@ -242,17 +253,13 @@ def _modes(modes: Iterable[int], order: int) -> list[int]:
 
 
 def _as_torch(name: str, given: object) -> Tensor:
-    """A tensor of a type that decompositions know; NumPy arrays are copied, whatever their strides and byte order."""
-    if isinstance(given, np.ndarray) and given.dtype.kind in "biufc":
-        try:
-            given = torch.from_numpy(given.astype(given.dtype.newbyteorder("="), order="C"))
-        except TypeError as error:
-            raise TypeError(f"{name} must have a type that torch knows; got {given.dtype} ({error})") from None
-    if not isinstance(given, Tensor):
-        raise TypeError(f"{name} must be a torch tensor or an array of numbers; got {type(given).__name__}")
-    if not (given.is_floating_point() or given.is_complex()):
-        return given.to(torch.float64)
-    return given.to(torch.promote_types(given.dtype, torch.float32))
+    """A tensor of a type that decompositions know."""
+    if not isinstance(given, (Tensor, np.ndarray)):
+        raise TypeError(f"{name} must be a torch tensor or a NumPy array; got {type(given).__name__}")
+    tensor = as_tensor(name, given)
+    if tensor.dtype.itemsize < 2 or not (tensor.is_floating_point() or tensor.is_complex()):
+        return tensor.to(torch.float64)
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _like(result: Tensor, given: object) -> Any:
@@ -260,15 +267,8 @@ def _like(result: Tensor, given: object) -> Any:
     return result.numpy()[()] if isinstance(given, np.ndarray) else result
 
 
-def _check_finite(name: str, tensor: Tensor) -> None:
-    if not (finite := torch.isfinite(tensor)).all():
-        place = (~finite).nonzero()[0].tolist()
-        raise ValueError(f"{name} must be finite; found {tensor[tuple(place)].item()} at {tuple(place)}")
-
-
-def _check_rtol(rtol: float | None) -> None:
-    if rtol is not None and not 0 <= rtol < math.inf:
-        raise ValueError(f"rtol must be at least 0 and finite; got {rtol}")
+def _tolerance(rtol: float | None) -> float | None:
+    return None if rtol is None else real("rtol", rtol)
 
 
 def _longest_side(sizes: Sequence[int], modes: Iterable[int]) -> int:

@@ -7,13 +7,13 @@ cached by it.
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from tensornet.tree import ModeTree, Node
+from tensornet.checks import integer
+from tensornet.tree import ModeTree, Node, check_tree
 
 MOST_DEFAULT_WEIGHTS = 10**8  # default ranks that ask for more weights than this are refused
 
@@ -80,7 +80,7 @@ def make_shape(
 
     Args:
         tree: The mode tree.
-        mode_sizes: One size for all modes, or one a mode; 2 by default.
+        mode_sizes: One size for all modes, or a sequence or array with one a mode; 2 by default.
         ranks: One rank for all interior nodes, or one a node. By default, ranks that can represent every tensor.
         outputs: Number of outputs, at least 1.
 
@@ -92,19 +92,19 @@ def make_shape(
         >>> make_shape(ModeTree.star(3), ranks={(0, 1, 2): 7}).rank_sizes
         (7,)
     """
-    _check_tree(tree)
+    check_tree(tree)
     sizes = _mode_sizes(tree, mode_sizes)
-    outputs = _size("outputs", outputs)
+    outputs = integer("outputs", outputs, 1)
     if ranks is None:
         return Shape(tree, sizes, _default_ranks(tree, sizes, outputs), outputs)
     if not isinstance(ranks, Mapping):
-        return Shape(tree, sizes, (_size("ranks", ranks),) * len(tree.interior), outputs)
+        return Shape(tree, sizes, (integer("ranks", ranks, 1),) * len(tree.interior), outputs)
     known = {tree.id(node): rank for node, rank in ranks.items()}
     missing = [node for node in tree.interior if tree.id(node) not in known]
     if missing or len(known) != len(tree.interior):
         named = f"missing {missing[0]}" if missing else f"{tree.nodes[min(known)]} is a leaf"
         raise ValueError(f"ranks needs one entry per interior node; got {len(known)} for {len(tree.interior)} nodes ({named})")
-    return Shape(tree, sizes, tuple(_size(f"ranks[{tree.nodes[place]}]", known[place]) for place in sorted(known)), outputs)
+    return Shape(tree, sizes, tuple(integer(f"ranks[{tree.nodes[place]}]", known[place], 1) for place in sorted(known)), outputs)
 
 
 def shape_of_weights(tree: ModeTree, sizes: Mapping[Node, tuple[int, ...]]) -> Shape:
@@ -118,7 +118,7 @@ def shape_of_weights(tree: ModeTree, sizes: Mapping[Node, tuple[int, ...]]) -> S
         >>> shape_of_weights(ModeTree.star(2), {(0,): (3, 4), (1,): (2, 4), (0, 1): (4, 1)}).mode_sizes
         (3, 2)
     """
-    _check_tree(tree)
+    check_tree(tree)
     given = {tree.id(node): tuple(size) for node, size in sizes.items()}
     missing = [node for place, node in enumerate(tree.nodes) if place not in given]
     if missing:
@@ -136,31 +136,16 @@ def shape_of_weights(tree: ModeTree, sizes: Mapping[Node, tuple[int, ...]]) -> S
     return Shape(tree, tuple(rows[: tree.order]), tuple(rows[tree.order :]), given[len(tree.nodes) - 1][1])
 
 
-def _check_tree(tree: object) -> None:
-    if not isinstance(tree, ModeTree):
-        raise TypeError(f"tree must be a ModeTree; got {type(tree).__name__} (ModeTree.from_nested makes one of nested tuples)")
-
-
-def _size(name: str, value: Any) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool):
-        raise TypeError(f"{name} must be an integer; got {value!r} of type {type(value).__name__}")
-    if number < 1:
-        raise ValueError(f"{name} must be at least 1; got {number}")
-    return number
-
-
-def _mode_sizes(tree: ModeTree, sizes: int | Sequence[int] | None) -> tuple[int, ...]:
+def _mode_sizes(tree: ModeTree, sizes: Any) -> tuple[int, ...]:
     if sizes is None:
         return (2,) * tree.order
+    if hasattr(sizes, "tolist"):  # an array or a tensor
+        sizes = sizes.tolist()
     if not isinstance(sizes, Sequence):
-        return (_size("mode_sizes", sizes),) * tree.order
+        return (integer("mode_sizes", sizes, 1),) * tree.order
     if len(sizes) != tree.order:
         raise ValueError(f"mode_sizes needs one size per mode; got {len(sizes)} for {tree.order} modes")
-    return tuple(_size(f"mode_sizes[{mode}]", size) for mode, size in enumerate(sizes))
+    return tuple(integer(f"mode_sizes[{mode}]", size, 1) for mode, size in enumerate(sizes))
 
 
 def _default_ranks(tree: ModeTree, sizes: tuple[int, ...], outputs: int) -> tuple[int, ...]:

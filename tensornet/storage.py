@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tensornet import circuit
+from tensornet.checks import line
 from tensornet.htf import HTF
 from tensornet.tree import ModeTree, Nested, Node
 
@@ -33,7 +34,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A new file beside ``path`` to write to, which takes the place of ``path`` at the end of the block.
 
     Until then, and when the block fails, ``path`` stays as it was. The new file has the same suffix, and reaches the disk before it
-    is renamed.
+    is renamed. A symbolic link stays, and what it points to is replaced.
 
     Raises:
         OSError: The folder is missing, or cannot be written to.
@@ -47,6 +48,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         '1 2 3'
     """
     path = Path(path)
+    if path.is_symlink():
+        path = Path(os.path.realpath(path))
     if path.is_dir():
         raise IsADirectoryError(f"a file is to be written, but {path} is a folder")
     if not path.parent.is_dir():
@@ -60,7 +63,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     except OSError as error:
         if error.filename is not None:
             raise
-        text = f"{path} cannot be written ({error.strerror or _line(error)})"  # a full disk names no file
+        text = f"{path} cannot be written ({error.strerror or line(error)})"  # a full disk names no file
         raise (OSError(error.errno, text) if error.errno else OSError(text)) from None
     finally:
         new.unlink(missing_ok=True)
@@ -145,7 +148,7 @@ def write_nested(path: str | os.PathLike[str], data: Any, *, kind: str) -> None:
         try:
             save_file(tensors, new, metadata)
         except SafetensorError as error:
-            raise OSError(_line(error)) from None
+            raise OSError(line(error)) from None
 
 
 def read_nested(path: str | os.PathLike[str], *, kind: str, device: torch.device | str = "cpu") -> Any:
@@ -170,7 +173,7 @@ def read_nested(path: str | os.PathLike[str], *, kind: str, device: torch.device
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is no dictionary
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{name} is no file of tensornet, or truncated ({_line(error)})") from None
+        raise ValueError(f"{name} is no file of tensornet, or truncated ({line(error)})") from None
     try:
         header = json.loads(metadata["tensornet"])
         structure = json.loads(metadata["structure"])
@@ -184,7 +187,7 @@ def read_nested(path: str | os.PathLike[str], *, kind: str, device: torch.device
     try:
         return _decode(structure, tensors)
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
-        raise ValueError(f"{name} is damaged ({_line(error)})") from None
+        raise ValueError(f"{name} is damaged ({line(error)})") from None
 
 
 def _encode(data: Any, tensors: dict[str, Tensor], known: dict[int, str]) -> Any:
@@ -207,7 +210,7 @@ def _encode(data: Any, tensors: dict[str, Tensor], known: dict[int, str]) -> Any
     return {"complex" if data.is_complex() else "tensor": known[id(data)]}
 
 
-def _decode(data: Any, tensors: Mapping[str, Tensor]) -> Any:
+def _decode(data: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(data, list):
         return [_decode(item, tensors) for item in data]
     if not isinstance(data, dict):
@@ -218,14 +221,12 @@ def _decode(data: Any, tensors: Mapping[str, Tensor]) -> Any:
     if what == "tuple":
         return tuple(_decode(item, tensors) for item in given)
     if what == "complex":
-        return torch.view_as_complex(tensors[given])
+        if not tensors[given].is_complex():  # once, so that what was one tensor is one again
+            tensors[given] = torch.view_as_complex(tensors[given])
+        return tensors[given]
     if what == "tensor":
         return tensors[given]
     raise ValueError(f"unknown entry {what!r}")
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())
 
 
 # Factorizations
@@ -234,10 +235,11 @@ def _line(error: BaseException) -> str:
 def save(path: str | os.PathLike[str], obj: HTF) -> None:
     """Writes a factorization to a safetensors file, atomically; :func:`load` reads it.
 
-    Tree, weights, pooling, a fixed root, and which nodes share a weight are kept.
+    Tree, weights, pooling, a fixed root, which nodes share a weight and which weights are frozen are kept.
 
     Raises:
-        TypeError: ``obj`` is no :class:`HTF`.
+        TypeError: ``obj`` is no :class:`HTF`, or its weights are of a type that :meth:`HTF.from_weights` does not take.
+        ValueError: A weight is not finite.
         OSError: The folder is missing, or cannot be written to.
 
     Example:
@@ -250,10 +252,14 @@ def save(path: str | os.PathLike[str], obj: HTF) -> None:
     """
     if not isinstance(obj, HTF):
         raise TypeError(f"save writes an HTF; got {type(obj).__name__}")
+    with torch.enable_grad():  # weights that are computed anew are as trainable as what they are computed from
+        weights = obj.weight_list()
+    HTF.from_weights(obj.tree, dict(zip(obj.tree.nodes, weights)))  # nothing is written that could not be loaded
     state = {
         "order": obj.tree.order,
         "children": [list(below) for below in obj.tree.child_ids[obj.tree.order :]],
-        "weights": obj.weight_list(),
+        "weights": weights,
+        "trained": [weight.requires_grad for weight in weights],
         "fixed_root": obj.fixed_root,
         "pooling": obj.combination.pooling,
         "activation": obj.combination.activation,
@@ -279,14 +285,16 @@ def load(path: str | os.PathLike[str], *, device: torch.device | str = "cpu") ->
     try:
         tree = _tree(state["order"], state["children"])
         fixed_root = bool(state["fixed_root"])
-        known = {id(weight): nn.Parameter(weight) for weight in state["weights"]}
+        trained = state.get("trained", [True] * len(tree.nodes))  # as in files that do not say
+        pairs = zip(state["weights"], trained, strict=True)
+        known = {id(weight): nn.Parameter(weight, requires_grad=bool(grad)) for weight, grad in pairs}
         weights: dict[Node, Tensor] = {node: known[id(weight)] for node, weight in zip(tree.nodes, state["weights"], strict=True)}
         if fixed_root:
             weights[tree.root] = state["weights"][-1]
         combination = circuit.combination(state["pooling"], state["activation"])
         return HTF.from_weights(tree, weights, fixed_root=fixed_root, pooling=combination.pooling, activation=combination.activation)
     except (AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{os.fspath(path)} is damaged ({_line(error)})") from None
+        raise ValueError(f"{os.fspath(path)} is damaged ({line(error)})") from None
 
 
 def _tree(order: int, children: list[list[int]]) -> ModeTree:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import itertools
 import math
-import operator
 import random
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tensornet import drawing
+from tensornet.checks import integer, real, short
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -149,6 +149,8 @@ class ModeTree:
     def star(cls, order: int) -> ModeTree:
         """The root over all leaves: CP (tensor) factorization.
 
+        With one mode, the root has the leaf's modes; ``(0,)`` names the leaf and ``RepeatedNode((0,), 1)`` the root.
+
         Raises:
             TypeError: ``order`` is no integer.
             ValueError: ``order`` is below 1.
@@ -157,7 +159,7 @@ class ModeTree:
             >>> ModeTree.star(3).to_nested()
             (0, 1, 2)
         """
-        return cls(tuple(range(_positive("order", order))))
+        return cls(tuple(range(integer("order", order, 1))))
 
     @classmethod
     def perfect(cls, order: int, arity: int = 2) -> ModeTree:
@@ -171,7 +173,7 @@ class ModeTree:
             >>> ModeTree.perfect(9, arity=3).to_nested()
             ((0, 1, 2), (3, 4, 5), (6, 7, 8))
         """
-        order, arity = _positive("order", order), _integer("arity", arity)
+        order, arity = integer("order", order, 1), integer("arity", arity)
         if arity < 2:
             raise ValueError(f"a perfect tree needs an arity of at least 2; got {arity}")
         power = arity
@@ -197,7 +199,7 @@ class ModeTree:
             >>> ModeTree.balanced(5, arity=3).to_nested()
             ((0, 1), (2, 3), 4)
         """
-        order, arity = _positive("order", order), _integer("arity", arity)
+        order, arity = integer("order", order, 1), integer("arity", arity)
         if arity < 2:
             raise ValueError(f"a balanced tree needs an arity of at least 2; got {arity}")
 
@@ -224,7 +226,7 @@ class ModeTree:
             >>> ModeTree.chain(4).to_nested()
             (((0, 1), 2), 3)
         """
-        if _integer("order", order) < 2:
+        if integer("order", order) < 2:
             raise ValueError(f"a chain needs an order of at least 2; got {order}")
         nested: Nested = (0, 1)
         for mode in range(2, order):
@@ -252,10 +254,10 @@ class ModeTree:
         """
         if not isinstance(shape, Sequence):
             raise TypeError(f"shape must be a sequence of sizes; got {shape!r} of type {type(shape).__name__}")
-        sizes = [_positive("shape", size) for size in shape]
+        sizes = [integer("shape", size, 1) for size in shape]
         if not sizes:
             raise ValueError("shape needs at least one axis; got ()")
-        windows = [_positive("window", width) for width in (window if isinstance(window, Sequence) else [window] * len(sizes))]
+        windows = [integer("window", width, 1) for width in (window if isinstance(window, Sequence) else [window] * len(sizes))]
         if len(windows) != len(sizes):
             raise ValueError(f"window needs one size per axis of shape; got {len(windows)} for {len(sizes)} axes")
         for size, width in zip(sizes, windows):
@@ -277,18 +279,16 @@ class ModeTree:
             unary: Probability with which a single-child node is put above a node, from 0 to below 1.
 
         Raises:
-            TypeError: ``order`` or ``max_arity`` is no integer.
+            TypeError: ``order`` or ``max_arity`` is no integer, or ``unary`` no number.
             ValueError: An argument is out of its range.
 
         Example:
             >>> ModeTree.random(6, seed=1) == ModeTree.random(6, seed=1)
             True
         """
-        order, max_arity = _positive("order", order), _integer("max_arity", max_arity)
+        order, max_arity, unary = integer("order", order, 1), integer("max_arity", max_arity), real("unary", unary, below=1)
         if max_arity < 2:
             raise ValueError(f"max_arity must be at least 2; got {max_arity}")
-        if not 0 <= unary < 1:
-            raise ValueError(f"unary must be a probability below 1; got {unary}")
         rng = random.Random(f"{order} {max_arity} {seed}")
         parts: list[Nested] = list(range(order))
         rng.shuffle(parts)
@@ -348,9 +348,7 @@ class ModeTree:
         try:
             return self._ids[node]
         except (KeyError, TypeError):
-            raise ValueError(
-                f"{_short(node)} is not a node of this tree; its nodes are sorted tuples such as {_short(self.root)}"
-            ) from None
+            raise ValueError(f"{short(node)} is not a node of this tree; its nodes are sorted tuples such as {short(self.root)}") from None
 
     def children(self, node: Node) -> tuple[Node, ...]:
         """The children of ``node`` in their given order; ``()`` for a leaf.
@@ -419,27 +417,23 @@ class ModeTree:
         return drawing.figure(self)
 
 
+def check_tree(tree: object) -> None:
+    """Raises where ``tree`` is no mode tree.
+
+    Raises:
+        TypeError: It is none.
+
+    Example:
+        >>> check_tree(ModeTree.star(2))
+    """
+    if not isinstance(tree, ModeTree):
+        raise TypeError(f"tree must be a ModeTree; got {type(tree).__name__} (ModeTree.from_nested makes one of nested tuples)")
+
+
 def _restore(order: int, children: tuple[tuple[int, ...], ...]) -> ModeTree:
     tree = ModeTree.__new__(ModeTree)
     tree._fill(order, children)
     return tree
-
-
-def _integer(name: str, value: Any) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool):
-        raise TypeError(f"{name} must be an integer; got {_short(value)} of type {type(value).__name__}")
-    return number
-
-
-def _positive(name: str, value: object) -> int:
-    number = _integer(name, value)
-    if number < 1:
-        raise ValueError(f"{name} must be at least 1; got {number}")
-    return number
 
 
 def _raise(part: Nested, probability: float, rng: random.Random) -> Nested:
@@ -466,7 +460,7 @@ def _pool(sizes: list[int], windows: list[int], level: list[Nested]) -> tuple[li
 def _parse(nested: Nested) -> tuple[int, tuple[tuple[int, ...], ...]]:
     """Order and children of every node, as ids; checks Definition 1 without recursion, so that depth has no limit."""
     if not _is_node(nested):
-        raise TypeError(f"a tree is made of a sequence of modes and nodes; got {_short(nested)} of type {type(nested).__name__}")
+        raise TypeError(f"a tree is made of a sequence of modes and nodes; got {short(nested)} of type {type(nested).__name__}")
     modes: set[int] = set()
     found: list[tuple[Any, list[int]]] = []  # interior nodes in postorder: given node, its children (-1 - place when interior)
     stack: list[tuple[Any, list[int], list[Any]]] = []
@@ -479,7 +473,7 @@ def _parse(nested: Nested) -> tuple[int, tuple[tuple[int, ...], ...]]:
             item = waiting.pop()
             if _is_node(item):
                 if not len(item):
-                    raise ValueError(f"every interior node needs at least one child; got {item!r} in {_short(given or nested)}")
+                    raise ValueError(f"every interior node needs at least one child; got {item!r} in {short(given or nested)}")
                 stack.append(current)
                 current = (item, [], list(reversed(item)))
             else:
@@ -493,7 +487,7 @@ def _parse(nested: Nested) -> tuple[int, tuple[tuple[int, ...], ...]]:
     order = len(modes)
     missing = [mode for mode in range(order) if mode not in modes]
     if missing:
-        raise ValueError(f"the {order} modes must be 0 to {order - 1}; missing {_short(missing)}, found {max(modes)} in {_short(nested)}")
+        raise ValueError(f"the {order} modes must be 0 to {order - 1}; missing {short(missing)}, found {max(modes)} in {short(nested)}")
     interior = tuple(tuple(child if child >= 0 else order - 1 - child for child in below) for _, below in found)
     return order, ((),) * order + interior
 
@@ -504,23 +498,15 @@ def _is_node(item: object) -> bool:
 
 def _mode(item: Any, modes: set[int], given: object) -> int:
     try:
-        mode = _integer("a mode", item)
+        mode = integer("a mode", item)
     except TypeError as error:
-        raise TypeError(f"{error} in node {_short(given)}; nodes are sequences") from None
+        raise TypeError(f"{error} in node {short(given)}; nodes are sequences") from None
     if mode < 0:
-        raise ValueError(f"modes are numbered from 0; got {mode} in node {_short(given)}")
+        raise ValueError(f"modes are numbered from 0; got {mode} in node {short(given)}")
     if mode in modes:
-        raise ValueError(f"every mode belongs to one leaf; mode {mode} is repeated in node {_short(given)}")
+        raise ValueError(f"every mode belongs to one leaf; mode {mode} is repeated in node {short(given)}")
     modes.add(mode)
     return mode
-
-
-def _short(value: object) -> str:
-    try:
-        shown = repr(value)
-    except RecursionError:
-        return "a deeply nested node"
-    return shown if len(shown) <= 80 else shown[:77] + "..."
 
 
 def _labels(order: int, children: tuple[tuple[int, ...], ...], parents: list[int]) -> tuple[Node, ...]:

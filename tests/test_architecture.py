@@ -26,10 +26,13 @@ class Row(NamedTuple):
 
 # A module may import only what stands above it.
 TABLE = {
+    # arguments
+    "tensornet.checks": Row(),
+    "tensornet.arrays": Row("checks", "numpy torch"),
     # trees and sizes
     "tensornet.drawing": Row(lazy="matplotlib"),
-    "tensornet.tree": Row("drawing"),
-    "tensornet.shape": Row("tree"),
+    "tensornet.tree": Row("checks drawing"),
+    "tensornet.shape": Row("checks tree"),
     # shape -> plan -> execution
     "tensornet.network": Row("shape tree"),
     "tensornet.paths": Row("network tree"),
@@ -45,14 +48,14 @@ TABLE = {
     "tensornet.reverse": Row("folding sweep", "torch"),
     "tensornet.circuit": Row("folding observed reverse shape sweep", "torch"),
     # the factorization and what is read off it
-    "tensornet.components": Row("shape tree", "torch"),
+    "tensornet.components": Row("checks shape tree", "torch"),
     "tensornet.graphs": Row(packages="torch"),
-    "tensornet.htf": Row("circuit components execute graphs network plan shape tree", "torch"),
-    "tensornet.ranks": Row("tree", "numpy torch", lazy="tensorly"),
+    "tensornet.htf": Row("arrays checks circuit components execute graphs network plan shape tree", "torch"),
+    "tensornet.ranks": Row("arrays checks tree", "numpy torch", lazy="tensorly"),
     "tensornet.layers": Row("circuit htf shape tree", "torch"),
     # learning, and files
     "tensornet.optim": Row(packages="torch"),
-    "tensornet.storage": Row("circuit htf tree", "safetensors torch"),
+    "tensornet.storage": Row("checks circuit htf tree", "safetensors torch"),
     "tensornet.runs": Row("storage"),
     "tensornet.pictures": Row(packages="numpy", lazy="PIL sklearn"),
     "tensornet.tables": Row(packages="numpy", lazy="pyarrow"),

@@ -265,6 +265,19 @@ def test_wrong_choices_are_refused(functions, keep, error, message):
         functions(STAR, weights, keep)
 
 
+@pytest.mark.parametrize("nodes", [[(0, 1), (2, 3), (0, 1, 2, 3)], [(0, 1, 2, 3), (2, 3), (0, 1)], [(0, 1), (0, 1, 2, 3), (2, 3)]])
+def test_shared_weights_that_lose_the_same_stay_shared(nodes):
+    tree = ModeTree.perfect(4)
+    leaf, middle, root = torch.randn(5, 4), torch.randn(4, 3), torch.randn(3, 1)
+    pruned = prune(tree, [leaf] * 4 + [middle] * 2 + [root], {node: [1, 0] for node in nodes})
+    assert len({id(weight) for weight in pruned}) == 3
+    assert torch.equal(pruned[4], middle[[1, 0]][:, [1, 0]])
+    partly = prune(tree, [leaf] * 4 + [middle] * 2 + [root], {(0, 1): [1, 0]})
+    assert partly[0] is partly[1]
+    assert partly[2] is partly[3] is leaf
+    assert partly[5] is middle
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.complex128])
 def test_pruning_moves_the_end_tensor_by_at_most_the_bound_of_proposition_1(dtype):
     ratios = []
@@ -399,6 +412,8 @@ def test_weights_that_do_not_belong_to_the_tree_are_refused(function):
         function(STAR, [torch.ones(2, 2), torch.ones(2, 3), torch.ones(2, 1)])
     with pytest.raises(ValueError, match=r"must be a non-empty matrix .* for node \(0,\)"):
         function(STAR, [torch.ones(2), torch.ones(2, 3), torch.ones(3, 1)])
+    with pytest.raises(TypeError, match="tree must be a ModeTree; got tuple"):
+        function((0, 1), [torch.ones(2, 3), torch.ones(2, 3), torch.ones(3, 1)])
 
 
 @pytest.mark.parametrize(

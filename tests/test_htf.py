@@ -11,11 +11,13 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from torch.nn.utils import prune
 
+from tensornet.circuit import observe
 from tensornet.htf import HTF
 from tensornet.plan import MemoryLimitError
 from tensornet.ranks import hierarchical_rank, matricize
-from tensornet.tree import ModeTree
+from tensornet.tree import ModeTree, RepeatedNode
 
 
 def test_defaults_need_nothing_but_a_tree() -> None:
@@ -161,8 +163,15 @@ def test_gradients_reach_given_tensors() -> None:
     assert torch.autograd.gradcheck(
         lambda *values: HTF.from_weights(tree, dict(zip(tree.nodes, values))).contract(), tuple(weights[node] for node in tree.nodes)
     )
-    parameter = torch.nn.Parameter(torch.ones(2, 2, dtype=torch.float64))
-    assert HTF.from_weights(tree, {**weights, (0,): parameter}).weights[(0,)] is parameter
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_given_parameters_are_used_as_they_are(trained: bool) -> None:
+    parameter = torch.nn.Parameter(torch.ones(2, 2), requires_grad=trained)
+    htf = HTF.from_weights(ModeTree.star(2), {(0,): parameter, (1,): parameter, (0, 1): torch.ones(2, 1)})
+    assert htf.weights[(0,)] is htf.weights[(1,)] is parameter
+    assert parameter.requires_grad == trained
+    assert len(list(htf.parameters())) == 2
 
 
 def test_given_arrays_are_copied() -> None:
@@ -172,12 +181,32 @@ def test_given_arrays_are_copied() -> None:
     assert htf.contract().tolist() == [[3.0, 3.0], [3.0, 3.0]]
 
 
+def test_arrays_that_torch_does_not_take_itself() -> None:
+    array = np.arange(6.0).reshape(2, 3)
+    frozen = array.copy()
+    frozen.flags.writeable = False
+    expected = HTF.from_weights(ModeTree.star(1), {(0,): array, RepeatedNode((0,), 1): np.ones((3, 1))}).weights[(0,)]
+    for given in (array[::-1, ::-1].copy()[::-1, ::-1], array.astype(">f8"), frozen, np.asfortranarray(array)):
+        htf = HTF.from_weights(ModeTree.star(1), {(0,): given, RepeatedNode((0,), 1): np.ones((3, 1))})
+        assert torch.equal(htf.weights[(0,)], expected)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({(0, 1): None}, TypeError, r"a weight must be an array of numbers; got NoneType for node \(0, 1\)"),
-        ({(0,): np.ones((2, 2), dtype=int)}, TypeError, r"weights must be of a floating type; got torch.int64 for node \(0,\)"),
-        ({(0,): np.full((2, 2), np.nan)}, ValueError, r"weights must be finite; found NaN or infinity in the weight of node \(0,\)"),
+        ({(0, 1): None}, TypeError, r"the weight of node \(0, 1\) must be an array of numbers; got NoneType"),
+        (
+            {(0,): np.ones((2, 2), dtype=int)},
+            TypeError,
+            r"the type of the weight of node \(0,\) must be .*; got torch.int64",
+        ),
+        (
+            {(0,): torch.ones(2, 2).to(torch.float8_e4m3fn)},
+            TypeError,
+            r"floating type; got torch.float8_e4m3fn",
+        ),
+        ({(0,): torch.eye(2).to_sparse()}, TypeError, r"the weight of node \(0,\) must be dense; got .* torch.sparse_coo"),
+        ({(0,): np.full((2, 2), np.nan)}, ValueError, r"the weight of node \(0,\) must be finite; found nan at \(0, 0\)"),
         ({(0,): np.ones((2, 3))}, ValueError, r"got \(2, 3\) for node \(0,\) and \(2, 1\) for its parent \(0, 1\)"),
         ({(0,): np.ones(2)}, ValueError, r"a weight must be a non-empty matrix .* got the shape \(2,\) for node \(0,\)"),
         ({(0,): np.ones((2, 2), dtype=np.float32)}, ValueError, "all weights must have one dtype; got"),
@@ -186,8 +215,9 @@ def test_given_arrays_are_copied() -> None:
 )
 def test_bad_weights(change: dict, error: type[Exception], message: str) -> None:  # type: ignore[type-arg]
     weights = {(0,): np.ones((2, 2)), (1,): np.ones((2, 2)), (0, 1): np.ones((2, 1))}
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message) as caught:
         HTF.from_weights(ModeTree.star(2), {**weights, **change})
+    assert "\n" not in str(caught.value)
 
 
 def test_a_missing_weight_is_named() -> None:
@@ -201,8 +231,14 @@ def test_a_missing_weight_is_named() -> None:
     ("options", "error", "message"),
     [
         ({"dtype": torch.int64}, TypeError, "dtype must be a real or complex floating type; got torch.int64"),
-        ({"init_std": -1.0}, ValueError, "init_std must be at least 0; got -1.0"),
-        ({"init_std": float("nan")}, ValueError, "init_std must be at least 0; got nan"),
+        ({"dtype": np.float32}, TypeError, "dtype must be a real or complex floating type; got <class 'numpy.float32'>"),
+        ({"dtype": torch.float8_e4m3fn}, TypeError, r"dtype must be .*; got torch.float8_e4m3fn \(torch's of 16 bits and more will do\)"),
+        ({"init_std": -1.0}, ValueError, "init_std must be at least 0 and finite; got -1.0"),
+        ({"init_std": float("nan")}, ValueError, "init_std must be at least 0 and finite; got nan"),
+        ({"init_std": float("inf")}, ValueError, "init_std must be at least 0 and finite; got inf"),
+        ({"init_std": "1"}, TypeError, "init_std must be a number; got '1' of type str"),
+        ({"init_std": torch.ones(2)}, TypeError, r"init_std must be a number; got tensor\(\[1., 1.\]\) of type Tensor"),
+        ({"generator": 0}, TypeError, "generator must be a torch.Generator; got 0 of type int"),
         ({"init": "uniform"}, ValueError, "init must be 'gaussian' or 'balanced'; got 'uniform'"),
         ({"init": "balanced", "shared": True}, ValueError, "cannot hold for shared weights"),
         ({"mode_sizes": [2, 2]}, ValueError, "mode_sizes needs one size per mode; got 2 for 4 modes"),
@@ -217,8 +253,9 @@ def test_a_missing_weight_is_named() -> None:
     ],
 )
 def test_bad_options(options: dict, error: type[Exception], message: str) -> None:  # type: ignore[type-arg]
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message) as caught:
         HTF(ModeTree.perfect(4), **options)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_tree_is_needed() -> None:
@@ -274,11 +311,76 @@ def test_parametrized_and_functional_weights() -> None:
     assert htf.contract().shape == (3, 3)
 
 
+class TestRegisteredAnew:
+    """torch's own tools take parameters out of the module and put them back, at another place."""
+
+    def test_masked(self) -> None:
+        htf = HTF(ModeTree.perfect(4), mode_sizes=3, ranks=4, init_std=1.0)
+        prune.l1_unstructured(htf, "weight_0", amount=5)
+        assert htf.weights[(0,)] is htf.weight_0
+        assert int((htf.weights[(0,)] == 0).sum()) == 5
+        prune.remove(htf, "weight_0")
+        assert all(weight is getattr(htf, f"weight_{node}") for node, weight in enumerate(htf.weight_list()))
+
+    def test_parametrized_for_a_while(self) -> None:
+        htf = HTF(ModeTree.perfect(4), mode_sizes=3, ranks=3, init_std=1.0)
+        expected = htf.contract()
+        torch.nn.utils.parametrize.register_parametrization(htf, "weight_0", torch.nn.Identity())
+        torch.nn.utils.parametrize.remove_parametrizations(htf, "weight_0")
+        assert next(iter(htf.parameters())) is not htf.weight_0
+        assert htf.weights[(0,)] is htf.weight_0
+        assert torch.equal(htf.contract(), expected)
+
+
+class TestPruned:
+    def test_weights_are_copies(self) -> None:
+        htf = HTF(ModeTree.perfect(4), ranks=4, fixed_root=True)
+        pruned = htf.prune({(0, 1): 2})
+        assert pruned.ranks == {**htf.ranks, (0, 1): 2}
+        assert not {weight.data_ptr() for weight in htf.weight_list()} & {weight.data_ptr() for weight in pruned.weight_list()}
+        assert torch.equal(pruned.weights[(2,)], htf.weights[(2,)])
+        assert [name for name, _ in pruned.named_parameters()] == [name for name, _ in htf.named_parameters()]
+
+    def test_weights_stay_shared_and_frozen(self) -> None:
+        htf = HTF(ModeTree.perfect(8), mode_sizes=3, ranks=4, shared=True, init_std=1.0)
+        htf.weights[(0,)].requires_grad_(False)
+        same = htf.prune({(0, 1): [0, 2], (2, 3): [0, 2], (4, 5): [0, 2], (6, 7): [0, 2]})
+        assert len(list(same.parameters())) == len(list(htf.parameters())) == 4
+        assert [weight.requires_grad for weight in same.parameters()] == [weight.requires_grad for weight in htf.parameters()]
+        one = htf.prune({(0, 1): [0, 2]})
+        assert one.weights[(0,)] is one.weights[(1,)] is not one.weights[(2,)]
+        assert one.weights[(2,)] is one.weights[(7,)]
+        assert not one.weights[(0,)].requires_grad
+        assert one.weights[(0, 1)].requires_grad
+        htf.weights[(0,)].data.zero_()
+        assert one.contract().abs().max() > 0
+
+    def test_computed_weights_are_trained(self) -> None:
+        htf = HTF(ModeTree.star(3))
+        torch.nn.utils.parametrize.register_parametrization(htf, "weight_0", torch.nn.Tanh())
+        with torch.no_grad():
+            pruned = htf.prune({(0, 1, 2): 1})
+        assert len([weight for weight in pruned.parameters() if weight.requires_grad]) == 4
+
+    def test_a_subclass_gives_a_plain_factorization(self) -> None:
+        class Named(HTF):
+            def __init__(self, tree: ModeTree, name: str) -> None:
+                super().__init__(tree)
+                self.name = name
+
+        assert type(Named(ModeTree.star(3), "a").prune({(0, 1, 2): 1})) is HTF
+
+
 def test_capture_needs_a_gpu() -> None:
     htf = HTF(ModeTree.star(2))
-    for call in (lambda: htf.contract(capture=True), lambda: htf.entries(torch.zeros(1, 2, dtype=torch.long), capture=True)):
+    observed = observe(htf.shape, [[0, 1]])
+    for call in (lambda: htf.contract(capture=True), lambda: htf.entries(observed, capture=True)):
         with pytest.raises(ValueError, match="capture=True needs weights on a CUDA device; they are on cpu"):
             call()
+    with pytest.raises(TypeError, match=r"capture=True needs indices prepared by tensornet.observe; got list"):
+        htf.entries([[0, 1]], capture=True)
+    with pytest.raises(TypeError, match=r"capture=True needs the inputs as one tensor \(B, N, D\); got list"):
+        htf([torch.ones(1, 2)] * 2, capture=True)
     with pytest.raises(ValueError, match="capture=True contracts the whole end tensor"):
         htf.contract(fixed={0: 0}, capture=True)
 
@@ -304,7 +406,9 @@ def test_on_a_gpu_with_captured_calls() -> None:
         assert torch.allclose(htf.contract(capture=True), plain)
         htf.weights[(0,)].mul_(2)
         assert torch.allclose(htf.contract(capture=True), 2 * plain)
-        indices = torch.randint(4, (100, 8), device="cuda")
-        assert torch.allclose(htf.entries(indices, capture=True), htf.entries(indices))
+        observed = observe(htf.shape, torch.randint(4, (100, 8), device="cuda"))
+        for _ in range(2):
+            assert torch.allclose(htf.entries(observed, capture=True), htf.entries(observed))
+        assert len(htf._captured) == 2
         inputs = torch.randn(100, 8, 4, device="cuda")
         assert torch.allclose(htf(inputs, capture=True), htf(inputs), rtol=1e-4)

@@ -141,6 +141,22 @@ def test_ranks_of_repeated_nodes():
     assert hierarchical_rank(torch.ones(3), ModeTree.from_nested([[0]])) == {(0,): 1, RepeatedNode((0,), 1): 1}
 
 
+def test_more_axes_than_torch_copes_with():
+    """Axes of size 1 count in the 64 that many of torch's functions take, and the end tensor may have any number of them."""
+    sizes = [1] * 70
+    sizes[3], sizes[50], sizes[69] = 2, 3, 4
+    tensor = torch.randn(24, dtype=torch.float64).reshape(sizes)
+    tree = ModeTree.chain(70)
+    assert hierarchical_rank(tensor, tree)[(3,)] == hierarchical_rank(tensor.mT, ModeTree.star(70))[(3,)] == 2
+    assert hierarchical_rank(tensor, tree)[tuple(range(51))] == 4
+    assert torch.equal(matricize(tensor, [2, 69]), matricize(tensor.squeeze(), [2]))
+    assert matricize(tensor, [0]).shape == (1, 24)
+    tensor.view(-1)[13] = math.nan
+    with pytest.raises(ValueError, match=r"tensor must be finite; found nan at \((0, ){3}1, (0, ){19}.*0, 1\)"):
+        hierarchical_rank(tensor, tree)
+    assert separation_rank(lambda x: sum(given[:, 0] for given in x), [2, 3] + [1] * 68, [0]) == 2
+
+
 def test_the_tolerance_of_the_rank():
     tensor = torch.diag(torch.tensor([1.0, 1e-3, 1e-12], dtype=torch.float64))
     star = ModeTree.star(2)
@@ -197,11 +213,15 @@ def test_wrong_tensors_are_refused(function):
         function(bad, tree)
     with pytest.raises(ValueError, match=r"tensor must be finite; found inf at \(0, 0, 0\)"):
         function(torch.full((2, 2, 2), math.inf), tree)
-    with pytest.raises(TypeError, match="tensor must be a torch tensor or an array of numbers; got list"):
+    with pytest.raises(TypeError, match="tree must be a ModeTree; got tuple"):
+        function(torch.zeros(2, 2), (0, 1))
+    with pytest.raises(TypeError, match=r"tensor must be dense; got a tensor of the layout torch.sparse_coo"):
+        function(torch.zeros(2, 2, 2).to_sparse(), tree)
+    with pytest.raises(TypeError, match="tensor must be a torch tensor or a NumPy array; got list"):
         function([[1.0]], tree)
-    with pytest.raises(TypeError, match="tensor must be a torch tensor or an array of numbers; got ndarray"):
+    with pytest.raises(TypeError, match="tensor must be an array of numbers; got ndarray"):
         function(np.array([[["a"]]]), tree)
-    with pytest.raises(TypeError, match="tensor must have a type that torch knows; got float128"):
+    with pytest.raises(TypeError, match=r"tensor must be an array of numbers; got ndarray .*longdouble"):
         function(np.zeros((2, 2, 2), np.longdouble), tree)
 
 
@@ -268,7 +288,7 @@ def test_effective_ranks_are_differentiable():
         (torch.ones(2, 2), ValueError, r"singular_values must be a vector; got the shape \(2, 2\)"),
         (torch.tensor(1.0), ValueError, r"singular_values must be a vector; got the shape \(\)"),
         (torch.ones(2, dtype=torch.complex64), TypeError, "singular_values must be real; got torch.complex64"),
-        ([1.0], TypeError, "singular_values must be a torch tensor or an array of numbers; got list"),
+        ([1.0], TypeError, "singular_values must be a torch tensor or a NumPy array; got list"),
     ],
 )
 def test_wrong_singular_values_are_refused(values, error, message):
@@ -355,9 +375,15 @@ def test_separation_rank_takes_what_functions_return():
         (lambda x: x[0][:, 0], [2, 2.0], [0], {}, TypeError, "templates must be matrices or input sizes; got float for input 1"),
         (lambda x: x[0][:, 0], [True, 2], [0], {}, TypeError, "templates must be matrices or input sizes; got bool for input 0"),
         (lambda x: x[0][:, 0], [2, torch.ones(3)], [0], {}, ValueError, r"templates must be a matrix \(M, D\); got .* \(3,\) for input 1"),
-        (lambda x: x[0][:, 0], [10**3] * 3, [0], {}, ValueError, r"must have 1 to 10000000 points .*; got \[1000, 1000, 1000\] points"),
-        (lambda x: x[0][:, 0], [2, torch.ones(0, 3)], [0], {}, ValueError, r"must have 1 to .* points .*; got \[2, 0\] points"),
-        (lambda x: x[0][:, 0], [2, 2], [0], {"batch_size": 0}, ValueError, r"batch_size be at least 1; got \[2, 2\] points and 0"),
+        (lambda x: x[0][:, 0], [10**3] * 3, [0], {}, ValueError, r"must have 1 to 10000000 points; got \[1000, 1000, 1000\]"),
+        (lambda x: x[0][:, 0], [2, torch.ones(0, 3)], [0], {}, ValueError, r"must have 1 to .* points; got \[2, 0\]"),
+        (lambda x: x[0][:, 0], [2, 2], [0], {"batch_size": 0}, ValueError, "batch_size must be at least 1; got 0"),
+        (lambda x: x[0][:, 0], [2, 2], [0], {"batch_size": 2.5}, TypeError, "batch_size must be an integer; got 2.5 of type float"),
+        (lambda x: x[0][:, 0], [2, 2], [0], {"max_points": "a"}, TypeError, "max_points must be an integer; got 'a' of type str"),
+        (lambda x: x[0][:, 0], [2, 2], [0], {"rtol": "a"}, TypeError, "rtol must be a number; got 'a' of type str"),
+        (lambda x: x[0][:, 0], [2, 2], [0], {"dtype": np.float32}, TypeError, "dtype must be a type of torch; got <class 'numpy.float32'>"),
+        (lambda x: x[0][:, 0], 3, [0], {}, TypeError, "templates needs one entry per input; got 3 of type int"),
+        (lambda x: x[0][:, 0], [-2, 2], [0], {}, ValueError, r"templates\[0\] must be at least 1; got -2"),
         (lambda x: x[0][:, 0], [3, 3], [0], {"max_points": 8}, ValueError, "the grid must have 1 to 8 points"),
     ],
 )

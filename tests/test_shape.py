@@ -31,6 +31,9 @@ def test_ways_to_give_sizes():
     assert make_shape(TREE, 3, 5) == expected
     assert make_shape(TREE, np.int64(3), np.int32(5), np.int8(1)) == expected
     assert make_shape(TREE, torch.Size([3, 3, 3]), {(0, 1, 2): torch.tensor(5), (0, 2): 5}) == expected
+    for sizes in (np.array([2, 3, 4]), torch.tensor([2, 3, 4]), range(2, 5)):
+        assert make_shape(TREE, sizes, 5) == make_shape(TREE, (2, 3, 4), 5)
+    assert make_shape(TREE, np.array(3), 5) == make_shape(TREE, torch.tensor(3), 5) == expected
     assert make_shape(TREE, ranks=1).mode_sizes == (2, 2, 2)
     assert all(type(size) is int for size in make_shape(TREE, [np.int8(3)] * 3, np.int64(5)).weights[0])
 
@@ -132,7 +135,11 @@ def test_enormous_default_ranks_are_refused():
         ((TREE, [2, 3, 4.0]), TypeError, r"mode_sizes\[2\] must be an integer; got 4.0 of type float"),
         ((TREE, -1), ValueError, "mode_sizes must be at least 1; got -1"),
         ((TREE, True), TypeError, "mode_sizes must be an integer; got True of type bool"),
-        ((TREE, np.array([2, 3, 4])), TypeError, r"mode_sizes must be an integer; got array\(\[2, 3, 4\]\) of type ndarray"),
+        ((TREE, np.array([2.0, 3.0, 4.0])), TypeError, r"mode_sizes\[0\] must be an integer; got 2.0 of type float"),
+        ((TREE, torch.tensor([True] * 3)), TypeError, r"mode_sizes\[0\] must be an integer; got True of type bool"),
+        ((TREE, np.ones((3, 2), int)), TypeError, r"mode_sizes\[0\] must be an integer; got \[1, 1\] of type list"),
+        ((TREE, {2, 3}), TypeError, r"mode_sizes must be an integer; got \{2, 3\} of type set"),
+        ((TREE, 2, np.ones(40, int)), TypeError, r"ranks must be an integer; got array\(\[1, 1, .*\.\.\. of type ndarray$"),
         ((TREE, 2, 0), ValueError, "ranks must be at least 1; got 0"),
         ((TREE, 2, [3, 3]), TypeError, r"ranks must be an integer; got \[3, 3\] of type list"),
         ((TREE, 2, {(0, 2): 3}), ValueError, r"ranks needs one entry per interior node; got 1 for 2 nodes \(missing \(0, 1, 2\)\)"),
@@ -145,8 +152,9 @@ def test_enormous_default_ranks_are_refused():
     ],
 )
 def test_wrong_sizes_are_refused(arguments, error, message):
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message) as caught:
         make_shape(*arguments)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

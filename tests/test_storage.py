@@ -115,6 +115,45 @@ class TestFactorizations:
         indices = torch.randint(3, (20, 8))
         assert torch.equal(found.entries(indices), htf.entries(indices))
 
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+    def test_shared_weights_stay_shared_and_frozen_ones_frozen(self, tmp_path, dtype):
+        htf = HTF(ModeTree.perfect(4), ranks=2, shared=True, init_std=1.0, dtype=dtype)
+        htf.weights[(0,)].requires_grad_(False)
+        with torch.no_grad():
+            save(tmp_path / "a.safetensors", htf)
+        found = load(tmp_path / "a.safetensors")
+        assert [(name, weight.requires_grad) for name, weight in found.named_parameters()] == [
+            ("weight_0", False),
+            ("weight_4", True),
+            ("weight_6", True),
+        ]
+        assert torch.equal(found.contract(), htf.contract())
+
+    def test_computed_weights_are_trained(self, tmp_path):
+        htf = HTF(ModeTree.star(3), ranks=2)
+        torch.nn.utils.parametrize.register_parametrization(htf, "weight_0", torch.nn.Tanh())
+        with torch.no_grad():
+            save(tmp_path / "a.safetensors", htf)
+        found = load(tmp_path / "a.safetensors")
+        assert torch.equal(found.weights[(0,)], htf.weights[(0,)])
+        assert all(weight.requires_grad for weight in found.weight_list())
+
+    def test_files_that_do_not_say_which_weights_are_trained(self, tmp_path):
+        path = tmp_path / "a.safetensors"
+        save(path, HTF(ModeTree.star(3)))
+        write_nested(path, {key: value for key, value in read_nested(path, kind="HTF").items() if key != "trained"}, kind="HTF")
+        assert len(list(load(path).parameters())) == 4
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_what_could_not_be_loaded_is_not_written(self, tmp_path, value):
+        htf = HTF(ModeTree.star(2), ranks=2)
+        htf.weights[(1,)].data[1, 0] = value
+        with pytest.raises(ValueError, match=rf"the weight of node \(1,\) must be finite; found {value} at \(1, 0\)"):
+            save(tmp_path / "a.safetensors", htf)
+        with pytest.raises(TypeError, match=r"must be .* floating type; got torch.float8_e4m3fn"):
+            save(tmp_path / "a.safetensors", HTF(ModeTree.star(2)).to(torch.float8_e4m3fn))
+        assert not list(tmp_path.iterdir())
+
     def test_thousands_of_modes(self, tmp_path):
         htf = HTF(ModeTree.chain(2000), ranks=2)
         save(tmp_path / "a.safetensors", htf)
@@ -193,7 +232,9 @@ class TestBadFiles:
         with pytest.raises(ValueError, match=rf"a\.safetensors {message}"):
             load(tmp_path / "a.safetensors")
 
-    @pytest.mark.parametrize("change", [{"weights": [1, 2, 3]}, {"order": "2"}, {"children": [[0, 9]]}, {"pooling": []}, {"children": [5]}])
+    @pytest.mark.parametrize(
+        "change", [{"weights": [1, 2, 3]}, {"order": "2"}, {"children": [[0, 9]]}, {"pooling": []}, {"children": [5]}, {"trained": 5}]
+    )
     def test_damaged_factorizations(self, tmp_path, change):
         path = tmp_path / "a.safetensors"
         save(path, HTF(ModeTree.star(2)))
@@ -278,6 +319,17 @@ class TestAtomicWriting:
             new.write_text("new")
             assert path.read_text() == "old"
         assert path.read_text() == "new"
+
+    def test_a_link_stays_and_what_it_points_to_is_replaced(self, tmp_path):
+        (tmp_path / "folder").mkdir()
+        target, link = tmp_path / "folder" / "target.json", tmp_path / "a.json"
+        link.symlink_to(target)
+        for number in range(2):  # the first makes the target
+            write_json(link, number)
+            assert link.is_symlink()
+            assert not target.is_symlink()
+            assert read_json(target) == number
+        assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.json", "folder", "target.json"]
 
     def test_others_may_read_what_the_user_lets_them_read(self, tmp_path):
         (tmp_path / "usual").touch()

@@ -339,8 +339,10 @@ def test_messages_stay_short_for_long_and_deep_trees():
         (lambda: ModeTree.grid((4, 4), window=2.0), TypeError, "window must be an integer; got 2.0 of type float"),
         (lambda: ModeTree.random(0), ValueError, "order must be at least 1; got 0"),
         (lambda: ModeTree.random(4, max_arity=1), ValueError, "max_arity must be at least 2; got 1"),
-        (lambda: ModeTree.random(4, unary=1), ValueError, "unary must be a probability below 1; got 1"),
-        (lambda: ModeTree.random(4, unary=math.nan), ValueError, "unary must be a probability below 1; got nan"),
+        (lambda: ModeTree.random(4, unary=1), ValueError, "unary must be at least 0 and below 1; got 1"),
+        (lambda: ModeTree.random(4, unary=math.nan), ValueError, "unary must be at least 0 and below 1; got nan"),
+        (lambda: ModeTree.random(4, unary="x"), TypeError, "unary must be a number; got 'x' of type str"),
+        (lambda: ModeTree.star(np.arange(100)), TypeError, r"order must be an integer; got array\(\[.*\.\.\. of type ndarray$"),
     ],
 )
 def test_wrong_arguments_of_builders_are_refused(make, error, message):

@@ -1,0 +1,72 @@
+"""Arrays of all kinds as torch tensors, and the checks that tensors have in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tensornet.checks import line, short
+
+
+def as_tensor(name: str, given: Any) -> Tensor:
+    """The tensor of the numbers in a tensor, an array, or nested sequences.
+
+    A tensor is returned as it is. Arrays share their memory with the result where torch can, and are copied where it cannot:
+    reversed and read-only ones, and those of another byte order. Sequences of floats get torch's default type.
+
+    Args:
+        name: What the error calls it.
+        given: The array.
+
+    Raises:
+        TypeError: It is no array of numbers, of a type that torch has not, or sparse.
+
+    Example:
+        >>> as_tensor("values", np.array([1.0, 2.0], dtype=">f4")[::-1])
+        tensor([2., 1.])
+    """
+    try:
+        if isinstance(given, Tensor):
+            tensor = given
+        elif hasattr(given, "__array__"):
+            array = np.asarray(given)
+            tensor = torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
+        else:
+            tensor = torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name} must be an array of numbers; got {type(given).__name__} ({line(error)})") from None
+    if tensor.layout != torch.strided:
+        raise TypeError(f"{name} must be dense; got a tensor of the layout {tensor.layout}")
+    return tensor
+
+
+def check_floating(name: str, dtype: object) -> None:
+    """Raises where ``dtype`` is no type to calculate with, as integers and 8-bit floats are none.
+
+    Raises:
+        TypeError: It is none.
+
+    Example:
+        >>> check_floating("dtype", torch.complex64)
+    """
+    if not isinstance(dtype, torch.dtype) or not (dtype.is_floating_point or dtype.is_complex) or dtype.itemsize < 2:
+        raise TypeError(f"{name} must be a real or complex floating type; got {short(dtype)} (torch's of 16 bits and more will do)")
+
+
+def check_finite(name: str, tensor: Tensor) -> None:
+    """Raises where an entry is NaN or infinite.
+
+    Raises:
+        ValueError: One is; the error names the first.
+
+    Example:
+        >>> check_finite("weight", torch.ones(2, 2))
+    """
+    flat = tensor.detach().squeeze().flatten()  # axes of size 1 count in torch's limit of 64
+    if not (finite := torch.isfinite(flat)).all():
+        first = (~finite).nonzero()[0, 0]
+        place = tuple(int(index) for index in torch.unravel_index(first, tensor.shape)) if tensor.dim() else ()
+        raise ValueError(f"{name} must be finite; found {flat[first].item()} at {place}")

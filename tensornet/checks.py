@@ -1,0 +1,75 @@
+"""Checks of single arguments, whose errors say in one line what was given; the standard library alone."""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any, SupportsFloat, SupportsIndex
+
+
+def integer(name: str, value: Any, least: int | None = None) -> int:
+    """The integer that ``value`` is.
+
+    Raises:
+        TypeError: It is none; a truth value is none either.
+        ValueError: It is below ``least``.
+
+    Example:
+        >>> integer("ranks", 3, least=1)
+        3
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer; got {short(value)} of type {type(value).__name__}")
+    if least is not None and number < least:
+        raise ValueError(f"{name} must be at least {least}; got {number}")
+    return number
+
+
+def real(name: str, value: Any, below: float = math.inf) -> float:
+    """The number from 0 to below ``below`` that ``value`` is.
+
+    Raises:
+        TypeError: It is no real number.
+        ValueError: It is out of this range, or not finite.
+
+    Example:
+        >>> real("init_std", 0.5)
+        0.5
+    """
+    try:
+        number = float(value) if isinstance(value, (SupportsFloat, SupportsIndex)) else None
+    except (TypeError, ValueError, RuntimeError, OverflowError):  # several numbers, or one that is too large
+        number = None
+    if number is None:
+        raise TypeError(f"{name} must be a number; got {short(value)} of type {type(value).__name__}")
+    if not 0 <= number < below:
+        raise ValueError(f"{name} must be at least 0 and {'finite' if below == math.inf else f'below {below}'}; got {value}")
+    return number
+
+
+def short(value: object) -> str:
+    """How Python writes ``value``, in one line of at most 80 characters.
+
+    Example:
+        >>> len(short(list(range(100))))
+        80
+    """
+    try:
+        shown = line(repr(value))
+    except RecursionError:
+        return "a deeply nested node"
+    return shown if len(shown) <= 80 else shown[:77] + "..."
+
+
+def line(text: object) -> str:
+    """A text, or an error's, in one line.
+
+    Example:
+        >>> line(ValueError("no    number"))
+        'no number'
+    """
+    return " ".join(str(text).split())
