@@ -22,7 +22,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 
-from tensornet.layers import HTFClassifier, PatchFeatures, TrigonometricFeatures
+from tensornet import HTFClassifier, PatchFeatures, TrigonometricFeatures
 from tensornet.tree import ModeTree
 
 SIZE = (8, 8)

@@ -1,9 +1,10 @@
 """Hierarchical tensor factorizations of any mode tree, on PyTorch."""
 
 from tensornet.completion import TensorCompleter
+from tensornet.features import AffineFeatures, PatchFeatures, TrigonometricFeatures
 from tensornet.graphs import capture
 from tensornet.htf import HTF
-from tensornet.layers import AffineFeatures, HTFClassifier, HTFConv2d, HTFLinear, PatchFeatures, TrigonometricFeatures
+from tensornet.layers import HTFClassifier, HTFConv2d, HTFLinear
 from tensornet.network import Request
 from tensornet.observed import Observed, observe
 from tensornet.optim import GroupRMSprop

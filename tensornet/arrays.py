@@ -1,4 +1,4 @@
-"""Arrays of all kinds as torch tensors, and the checks that tensors have in common."""
+"""Arrays of all kinds as torch tensors, random ones, and the checks that tensors have in common."""
 
 from __future__ import annotations
 
@@ -70,3 +70,48 @@ def check_finite(name: str, tensor: Tensor) -> None:
         first = (~finite).nonzero()[0, 0]
         place = tuple(int(index) for index in torch.unravel_index(first, tensor.shape)) if tensor.dim() else ()
         raise ValueError(f"{name} must be finite; found {flat[first].item()} at {place}")
+
+
+def check_real(name: str, dtype: Any) -> None:
+    """Raises where ``dtype`` is given and no real floating type.
+
+    Raises:
+        TypeError: It is none.
+
+    Example:
+        >>> check_real("dtype", None)
+    """
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise TypeError(f"{name} must be a real floating type of torch; got {short(dtype)}")
+
+
+def check_like(inputs: Any, weight: Tensor) -> None:
+    """Raises where inputs are of another kind than the weight that they meet; automatic mixed precision may convert types.
+
+    Raises:
+        TypeError: They are no tensor, or of another type.
+        ValueError: They are on another device.
+
+    Example:
+        >>> check_like(torch.ones(3), torch.ones(2, 2))
+    """
+    if not isinstance(inputs, Tensor):
+        raise TypeError(f"inputs must be a tensor; got {type(inputs).__name__}")
+    if inputs.device != weight.device:
+        raise ValueError(f"inputs must be on the weights' device {weight.device}; got {inputs.device}")
+    if inputs.dtype != weight.dtype and not (inputs.is_floating_point() and torch.is_autocast_enabled(inputs.device.type)):
+        raise TypeError(f"inputs must have the weights' type {weight.dtype}; got {inputs.dtype}")
+
+
+def fill_normal(weight: Tensor, std: float, generator: torch.Generator | None) -> None:
+    """Fills a weight with normal numbers of mean 0 and standard deviation ``std``, drawn where the generator is.
+
+    Example:
+        >>> weight = torch.empty(3, 2)
+        >>> fill_normal(weight, 0.0, None)
+        >>> weight.abs().sum()
+        tensor(0.)
+    """
+    with torch.no_grad():
+        place = generator.device if generator else weight.device
+        weight.copy_(torch.randn(weight.shape, generator=generator, dtype=weight.dtype, device=place).mul_(std))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import numbers
 import operator
+from collections.abc import Sequence
 from typing import Any, SupportsFloat, SupportsIndex
 
 
@@ -49,6 +51,41 @@ def real(name: str, value: Any, below: float = math.inf) -> float:
     if not 0 <= number < below:
         raise ValueError(f"{name} must be at least 0 and {'finite' if below == math.inf else f'below {below}'}; got {value}")
     return number
+
+
+def finite(name: str, value: Any) -> float:
+    """The finite number that ``value`` is.
+
+    Raises:
+        TypeError: It is no real number.
+        ValueError: It is NaN or infinite.
+
+    Example:
+        >>> finite("center", -1)
+        -1.0
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number; got {short(value)} of type {type(value).__name__}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite; got {value}")
+    return float(value)
+
+
+def integers(name: str, values: Any, least: int = 1) -> tuple[int, ...]:
+    """One or several integers of at least ``least``.
+
+    Raises:
+        TypeError: One is no integer.
+        ValueError: One is too small, or there is none.
+
+    Example:
+        >>> integers("size", 3), integers("size", [28, 28])
+        ((3,), (28, 28))
+    """
+    given = values if isinstance(values, Sequence) and not isinstance(values, str) else (values,)
+    if not given:
+        raise ValueError(f"{name} needs at least one size; got ()")
+    return tuple(integer(name, value, least) for value in given)
 
 
 def short(value: object) -> str:

@@ -1,186 +1,28 @@
-"""Hierarchical tensor factorizations as layers of a network: feature maps, a classifier, factorized linear and convolution weights.
+"""Hierarchical tensor factorizations as layers of a network: a classifier, factorized linear and convolution weights.
 
 A factorization is the weight space of a deep convolutional network with product pooling (Appendix A of the paper), or of the
-generalized ones of Cohen and Shashua 2016. Modes are places of an image or a sequence; a feature map turns what is at a place into the
-vector ``x_n`` of its mode.
+generalized ones of Cohen and Shashua 2016. Modes are places of an image or a sequence, each with the vector that a feature
+map makes of what is there.
 """
 
 from __future__ import annotations
 
 import math
-import numbers
-import operator
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tensornet.arrays import check_like, check_real, fill_normal
+from tensornet.checks import integers, real
 from tensornet.circuit import PRODUCT, Activation, Pooling
+from tensornet.features import AffineFeatures
 from tensornet.htf import HTF
 from tensornet.tree import ModeTree, Nested, Node
 
-CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}  # by number of axes
 LOGIT_SCALE = 10.0  # initial: with 10 classes, confidences of up to 0.999
-
-
-# Feature maps
-
-
-class AffineFeatures(nn.Module):
-    """Feature map ``x -> (1, (x - center) / scale)``: inputs ``(B, N)`` or ``(B, N, C)``, features ``(B, N, 1 + C)``.
-
-    With it a factorization is a polynomial in the inputs, of degree at most 1 in each. With inputs of a magnitude around 1 after
-    centring, products over many modes keep their scale, since the first feature is 1.
-
-    Args:
-        center: Subtracted from the inputs.
-        scale: The inputs are divided by it.
-
-    Raises:
-        TypeError: An argument is no number.
-        ValueError: One is not finite, or ``scale`` is 0.
-
-    Example:
-        >>> AffineFeatures()(torch.tensor([[0.0, 0.5]]))
-        tensor([[[1.0000, 0.0000],
-                 [1.0000, 0.5000]]])
-        >>> AffineFeatures(center=0.5, scale=0.5)(torch.zeros(7, 64, 3)).shape
-        torch.Size([7, 64, 4])
-    """
-
-    def __init__(self, center: float = 0.0, scale: float = 1.0) -> None:
-        super().__init__()
-        self.center, self.scale = _finite("center", center), _finite("scale", scale)
-        if scale == 0:
-            raise ValueError("scale must be a number other than 0; got 0")
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """The features ``(B, N, 1 + C)``.
-
-        Raises:
-            TypeError: The inputs are no tensor of a floating type.
-            ValueError: Their shape is wrong.
-
-        Example:
-            >>> AffineFeatures(center=1.0)(torch.tensor([[3.0]])).tolist()
-            [[[1.0, 2.0]]]
-        """
-        values = (_by_place(inputs) - self.center) / self.scale
-        return torch.cat([torch.ones_like(values[..., :1]), values], -1)
-
-    def extra_repr(self) -> str:
-        """One line for ``print``."""
-        return f"center={self.center}, scale={self.scale}"
-
-
-class TrigonometricFeatures(nn.Module):
-    """Feature map ``x -> (cos(pi x / 2), sin(pi x / 2))``, ``(B, N)`` or ``(B, N, C)`` to ``(B, N, 2 C)``, for inputs from 0 to 1.
-
-    The map of Stoudenmire and Schwab 2016. The cosines of all channels come first, and all is divided by ``sqrt(C)``, so that every
-    feature vector has norm 1 and the outer product of any number of them as well.
-
-    Example:
-        >>> TrigonometricFeatures()(torch.tensor([[0.0, 1.0]])).round(decimals=3).abs()
-        tensor([[[1., 0.],
-                 [0., 1.]]])
-    """
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """The features ``(B, N, 2 C)``.
-
-        Raises:
-            TypeError: The inputs are no tensor of a floating type.
-            ValueError: Their shape is wrong.
-
-        Example:
-            >>> TrigonometricFeatures()(torch.rand(5, 64, 3)).norm(dim=-1).allclose(torch.ones(5, 64))
-            True
-        """
-        angles = _by_place(inputs) * (math.pi / 2)
-        features: Tensor = torch.cat([angles.cos(), angles.sin()], -1) / angles.shape[-1] ** 0.5
-        return features
-
-
-class PatchFeatures(nn.Module):
-    """Learned features of local patches, the "representation layer" of Cohen and Shashua 2016, as a map of inputs at places.
-
-    The places, in row-major order, are put back on the grid ``size``; a convolution and ReLU follow, ``relu(<w_d, patch> + b_d)``, and
-    a constant feature 1 before the learned ones keeps the scale of products over many modes. ``(B, N)`` or ``(B, N, C)`` to
-    ``(B, N', 1 + features)``, where ``N'`` is the number of places of :attr:`grid`.
-
-    Args:
-        size: Size of the image or sequence along each of its one to three axes.
-        features: Number of learned features.
-        channels: Number ``C`` of channels of the inputs.
-        patch: Size of a patch along every axis.
-        stride: Distance of neighbouring patches. Patches lap over the border (with zeros) where needed to cover everything.
-        generator: Source of randomness.
-        dtype: Type of the weights.
-        device: Where the weights are made.
-
-    Attributes:
-        grid: Number of patches along each axis.
-
-    Raises:
-        TypeError: A size is no integer, or ``dtype`` is not a real floating type.
-        ValueError: A size is below 1, or there are more than three axes.
-
-    Example:
-        >>> PatchFeatures((8, 8), 5)(torch.rand(7, 64)).shape
-        torch.Size([7, 64, 6])
-        >>> PatchFeatures((8, 8), 5, patch=2, stride=2).grid
-        (4, 4)
-    """
-
-    def __init__(
-        self,
-        size: int | Sequence[int],
-        features: int = 8,
-        *,
-        channels: int = 1,
-        patch: int = 3,
-        stride: int = 1,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> None:
-        super().__init__()
-        self.size = _sizes("size", size)
-        if len(self.size) not in CONVOLUTIONS:
-            raise ValueError(f"size must have one to three axes; got {self.size}")
-        features, channels, patch, stride = _sizes("features, channels, patch and stride", (features, channels, patch, stride))
-        _need_real_type(dtype)
-        self.grid = tuple(-(-length // stride) for length in self.size)
-        padded = [max((count - 1) * stride + patch - length, 0) for length, count in zip(self.size, self.grid)]
-        self.padding = [side for total in reversed(padded) for side in (total // 2, total - total // 2)]
-        self.convolution = CONVOLUTIONS[len(self.size)](channels, features, patch, stride, device=device, dtype=dtype)
-        _draw(self.convolution.weight, (2 / math.prod(self.convolution.weight.shape[1:])) ** 0.5, generator)
-        nn.init.zeros_(cast(Tensor, self.convolution.bias))
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """The features ``(B, N', 1 + features)``.
-
-        Raises:
-            TypeError: The inputs are no tensor of the weights' type.
-            ValueError: Their shape is wrong, or they are on another device.
-
-        Example:
-            >>> PatchFeatures(28, 4, channels=3, patch=4, stride=4)(torch.rand(2, 28, 3)).shape
-            torch.Size([2, 7, 5])
-        """
-        values = _by_place(inputs)
-        _check(values, self.convolution.weight)
-        wanted = (math.prod(self.size), self.convolution.in_channels)
-        if values.shape[1:] != wanted:
-            raise ValueError(f"inputs need the shape (B, {wanted[0]}, {wanted[1]}); got {tuple(inputs.shape)}")
-        images = functional.pad(values.mT.unflatten(2, self.size), self.padding)
-        learned = self.convolution(images).relu().flatten(2).mT
-        return torch.cat([torch.ones_like(learned[..., :1]), learned], -1)
-
-
-# Classifier
 
 
 class HTFClassifier(nn.Module):
@@ -255,12 +97,11 @@ class HTFClassifier(nn.Module):
     ) -> None:
         super().__init__()
         dtype = dtype or torch.get_default_dtype()
-        self.size, (self.channels, self.classes) = _sizes("size", size), _sizes("channels and classes", (channels, classes))
+        self.size, (self.channels, self.classes) = integers("size", size), integers("channels and classes", (channels, classes))
         if self.classes < 2:
             raise ValueError(f"classes must be at least 2; got {classes}")
-        _need_real_type(dtype)
-        if _finite("noise", noise) < 0:
-            raise ValueError(f"noise must be at least 0; got {noise}")
+        check_real("dtype", dtype)
+        real("noise", noise)
         self.features = features if features is not None else AffineFeatures(center=0.5, scale=0.5)
         typical = _typical_features(self.features, math.prod(self.size), self.channels, dtype, device)
         grid = getattr(self.features, "grid", self.size)
@@ -314,7 +155,7 @@ class HTFClassifier(nn.Module):
 
     def _places(self, inputs: Tensor) -> Tensor:
         """Inputs by place, ``(B, N, C)``."""
-        _check(inputs, next(self.htf.parameters()))
+        check_like(inputs, next(self.htf.parameters()))
         given, sequence = tuple(inputs.shape[1:]), len(self.size) == 1
         if self.channels == 1 and given == self.size:
             return inputs.flatten(1).unsqueeze(2)
@@ -373,7 +214,7 @@ class HTFLinear(nn.Module):
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
-        self.in_sizes, self.out_sizes = _sizes("in_sizes", in_sizes), _sizes("out_sizes", out_sizes)
+        self.in_sizes, self.out_sizes = integers("in_sizes", in_sizes), integers("out_sizes", out_sizes)
         tree = _paired(len(self.out_sizes), len(self.in_sizes)) if tree is None else tree
         self.htf = HTF(tree, (*self.out_sizes, *self.in_sizes), ranks, dtype=dtype, device=device)
         _unit_scale(self.htf, generator, leaves=1.0, last=math.prod(self.in_sizes) ** -0.5)
@@ -401,7 +242,7 @@ class HTFLinear(nn.Module):
             >>> torch.allclose(layer(torch.ones(1, 12)), layer.weight.sum(1))
             True
         """
-        _check(inputs, next(self.htf.parameters()))
+        check_like(inputs, next(self.htf.parameters()))
         if inputs.shape[-1:] != (math.prod(self.in_sizes),):
             raise ValueError(f"inputs need the shape (..., {math.prod(self.in_sizes)}); got {tuple(inputs.shape)}")
         return functional.linear(inputs, self.weight, self.bias)
@@ -453,9 +294,9 @@ class HTFConv2d(nn.Module):
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
-        kernel_size, self.stride = _sizes("kernel_size and stride", (kernel_size, stride))
-        (self.padding,) = _sizes("padding", padding, least=0)
-        sizes = (*_sizes("in_sizes", in_sizes), kernel_size, kernel_size)
+        kernel_size, self.stride = integers("kernel_size and stride", (kernel_size, stride))
+        (self.padding,) = integers("padding", padding, least=0)
+        sizes = (*integers("in_sizes", in_sizes), kernel_size, kernel_size)
         self.kernel = HTFLinear(sizes, out_sizes, ranks, tree=tree, bias=bias, generator=generator, dtype=dtype, device=device)
 
     @property
@@ -482,7 +323,7 @@ class HTFConv2d(nn.Module):
             >>> layer(torch.zeros(1, 4, 8, 8)).shape
             torch.Size([1, 3, 4, 4])
         """
-        _check(inputs, next(self.kernel.htf.parameters()))
+        check_like(inputs, next(self.kernel.htf.parameters()))
         channels, least = math.prod(self.kernel.in_sizes[:-2]), self.kernel.in_sizes[-1] - 2 * self.padding
         if inputs.ndim != 4 or inputs.shape[1] != channels or min(inputs.shape[2:]) < least:
             wanted = f"(B, {channels}, H, W)" + (f" with H and W of at least {least}" if least > 1 else "")
@@ -491,57 +332,6 @@ class HTFConv2d(nn.Module):
 
 
 # Helpers
-
-
-def _by_place(inputs: Any) -> Tensor:
-    """Inputs ``(B, N)`` or ``(B, N, C)`` as ``(B, N, C)``."""
-    if not isinstance(inputs, Tensor) or not inputs.dtype.is_floating_point:
-        kind = inputs.dtype if isinstance(inputs, Tensor) else type(inputs).__name__
-        raise TypeError(f"inputs of a feature map must be a tensor of a real floating type; got {kind}")
-    if inputs.ndim not in (2, 3):
-        raise ValueError(f"inputs of a feature map need the shape (B, N) or (B, N, C); got {tuple(inputs.shape)}")
-    return inputs.unsqueeze(2) if inputs.ndim == 2 else inputs
-
-
-def _check(inputs: Any, weight: Tensor) -> None:
-    """Refuses inputs of another kind than the weight; automatic mixed precision may convert types."""
-    if not isinstance(inputs, Tensor):
-        raise TypeError(f"inputs must be a tensor; got {type(inputs).__name__}")
-    if inputs.device != weight.device:
-        raise ValueError(f"inputs must be on the weights' device {weight.device}; got {inputs.device}")
-    if inputs.dtype != weight.dtype and not (inputs.is_floating_point() and torch.is_autocast_enabled(inputs.device.type)):
-        raise TypeError(f"inputs must have the weights' type {weight.dtype}; got {inputs.dtype}")
-
-
-def _need_real_type(dtype: Any) -> None:
-    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise TypeError(f"dtype must be a real floating type of torch; got {dtype}")
-
-
-def _finite(name: str, given: Any) -> float:
-    if isinstance(given, bool) or not isinstance(given, numbers.Real):
-        raise TypeError(f"{name} must be a number; got {given!r} of type {type(given).__name__}")
-    if not math.isfinite(given):
-        raise ValueError(f"{name} must be finite; got {given}")
-    return float(given)
-
-
-def _sizes(name: str, given: Any, *, least: int = 1) -> tuple[int, ...]:
-    """One or several sizes, all of them integers of at least ``least``."""
-    sizes = []
-    for size in given if isinstance(given, Sequence) and not isinstance(given, str) else (given,):
-        try:
-            number = operator.index(size)
-        except TypeError:
-            number = None
-        if number is None or isinstance(size, bool):
-            raise TypeError(f"{name} must be integers; got {size!r} of type {type(size).__name__}") from None
-        if number < least:
-            raise ValueError(f"{name} must be at least {least}; got {number}")
-        sizes.append(number)
-    if not sizes:
-        raise ValueError(f"{name} needs at least one size; got ()")
-    return tuple(sizes)
 
 
 def _paired(first: int, second: int) -> ModeTree:
@@ -554,13 +344,6 @@ def _paired(first: int, second: int) -> ModeTree:
     return ModeTree.from_nested(parts[0])
 
 
-def _draw(weight: Tensor, std: float, generator: torch.Generator | None) -> None:
-    """Fills a weight with normal numbers, drawn where the generator is."""
-    with torch.no_grad():
-        place = generator.device if generator else weight.device
-        weight.copy_(torch.randn(weight.shape, generator=generator, dtype=weight.dtype, device=place).mul_(std))
-
-
 def _unit_scale(htf: HTF, generator: torch.Generator | None, *, leaves: float, gain: float = 1.0, last: float = 1.0) -> None:
     """Normal weights: of variance ``leaves`` at the leaves, ``gain / rows`` above them, and ``last**2`` times this at the root.
 
@@ -569,7 +352,7 @@ def _unit_scale(htf: HTF, generator: torch.Generator | None, *, leaves: float, g
     """
     for node, weight in _distinct(htf):
         variance = leaves if node < htf.tree.order else gain / weight.shape[0]
-        _draw(weight, variance**0.5 * (last if node == len(htf.tree.nodes) - 1 else 1.0), generator)
+        fill_normal(weight, variance**0.5 * (last if node == len(htf.tree.nodes) - 1 else 1.0), generator)
 
 
 def _near_one(htf: HTF, features: Tensor, noise: float, generator: torch.Generator | None) -> None:
@@ -582,13 +365,13 @@ def _near_one(htf: HTF, features: Tensor, noise: float, generator: torch.Generat
     for node, weight in _distinct(htf):
         rows, columns = weight.shape
         if node < htf.tree.order:
-            _draw(weight, noise / spread, generator)
+            fill_normal(weight, noise / spread, generator)
             weight.data += start.to(weight.dtype).unsqueeze(1)
         elif node < len(htf.tree.nodes) - 1:
-            _draw(weight, noise / rows**0.5, generator)
+            fill_normal(weight, noise / rows**0.5, generator)
             weight.data += torch.arange(rows, device=weight.device).unsqueeze(1) == torch.arange(columns, device=weight.device) % rows
         else:
-            _draw(weight, rows**-0.5, generator)
+            fill_normal(weight, rows**-0.5, generator)
 
 
 def _distinct(htf: HTF) -> list[tuple[int, Tensor]]:

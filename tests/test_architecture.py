@@ -52,7 +52,8 @@ TABLE = {
     "tensornet.graphs": Row(packages="torch"),
     "tensornet.htf": Row("arrays checks circuit components execute graphs network plan shape tree", "torch"),
     "tensornet.ranks": Row("arrays checks tree", "numpy torch", lazy="tensorly"),
-    "tensornet.layers": Row("circuit htf shape tree", "torch"),
+    "tensornet.features": Row("arrays checks", "torch"),
+    "tensornet.layers": Row("arrays checks circuit features htf shape tree", "torch"),
     # learning, and files
     "tensornet.optim": Row(packages="torch"),
     "tensornet.storage": Row("checks circuit htf tree", "safetensors torch"),
@@ -63,7 +64,7 @@ TABLE = {
     "tensornet.smoothing": Row(packages="torch"),
     "tensornet.fitting": Row("circuit htf observed optim shape smoothing", "torch"),
     "tensornet.completion": Row("fitting htf shape smoothing tree", "numpy torch"),
-    "tensornet": Row("completion graphs htf layers network observed optim plan ranks shape storage tree"),
+    "tensornet": Row("completion features graphs htf layers network observed optim plan ranks shape storage tree"),
     # the commands
     "tensornet.cli.arguments": Row("tree", "torch"),
     "tensornet.cli.plan": Row("cli.arguments network plan shape", "rich"),

@@ -14,7 +14,8 @@ from torch import nn
 from torch.nn import functional
 
 from tensornet.circuit import Combination
-from tensornet.layers import AffineFeatures, HTFClassifier, HTFConv2d, HTFLinear, PatchFeatures, TrigonometricFeatures
+from tensornet.features import AffineFeatures, PatchFeatures, TrigonometricFeatures
+from tensornet.layers import HTFClassifier, HTFConv2d, HTFLinear
 from tensornet.tree import ModeTree
 
 SIX = {  # trees over six places
@@ -37,43 +38,6 @@ def agree(found, wanted, tolerance=1e-10):
     found, wanted = (np.asarray(values.detach() if isinstance(values, torch.Tensor) else values) for values in (found, wanted))
     assert found.shape == wanted.shape
     assert np.abs(found - wanted).max(initial=0) <= tolerance * max(np.abs(wanted).max(initial=0), 1.0)
-
-
-class TestFeatures:
-    inputs = torch.rand(5, 4, 3, dtype=torch.float64, generator=seeded())
-
-    def test_affine(self):
-        wanted = np.concatenate([np.ones((5, 4, 1)), (self.inputs.numpy() - 0.25) / 0.5], axis=2)
-        agree(AffineFeatures(center=0.25, scale=0.5)(self.inputs), wanted)
-
-    def test_trigonometric(self):
-        angles = self.inputs.numpy() * np.pi / 2
-        agree(TrigonometricFeatures()(self.inputs), np.concatenate([np.cos(angles), np.sin(angles)], axis=2) / np.sqrt(3))
-
-    @pytest.mark.parametrize("features", [AffineFeatures(), TrigonometricFeatures(), PatchFeatures(4, dtype=torch.float64)])
-    def test_inputs_without_channels_are_of_one_channel(self, features):
-        agree(features(self.inputs[:, :, 0]), features(self.inputs[:, :, :1]))
-
-    @pytest.mark.parametrize(
-        ("size", "channels", "patch", "stride"),
-        [((5,), 2, 3, 1), ((4, 5), 1, 2, 2), ((4, 3), 3, 3, 1), ((7, 5), 2, 2, 3), ((3, 2, 4), 2, 2, 1)],
-    )
-    def test_patches(self, size, channels, patch, stride):
-        features = PatchFeatures(size, 4, channels=channels, patch=patch, stride=stride, generator=seeded(), dtype=torch.float64)
-        nn.init.normal_(features.convolution.bias)
-        weight, bias = features.convolution.weight.detach().numpy(), features.convolution.bias.detach().numpy()
-        inputs = torch.randn(2, int(np.prod(size)), channels, dtype=torch.float64).numpy()
-        images = inputs.reshape(2, *size, channels)
-        before = [max((-(-length // stride) - 1) * stride + patch - length, 0) // 2 for length in size]
-        wanted = np.zeros((2, *features.grid, 5))
-        wanted[..., 0] = 1
-        for place in np.ndindex(*features.grid):
-            wanted[(slice(None), *place, slice(1, None))] = bias
-            for offset in np.ndindex(*[patch] * len(size)):
-                pixel = tuple(stride * cell + step - first for cell, step, first in zip(place, offset, before))
-                if all(0 <= axis < length for axis, length in zip(pixel, size)):
-                    wanted[(slice(None), *place, slice(1, None))] += images[(slice(None), *pixel)] @ weight[(..., *offset)].T
-        agree(features(torch.tensor(inputs)), np.maximum(wanted, 0).reshape(2, -1, 5))
 
 
 class OneHot(nn.Module):
@@ -288,9 +252,9 @@ WRONG = [
     (lambda: PatchFeatures((2, 2))(torch.ones(1, 4).double()), TypeError, "weights' type torch.float32; got torch.float64"),
     (lambda: HTFClassifier((4, 0), 3), ValueError, "size must be at least 1; got 0"),
     (lambda: HTFClassifier((4, 4), 1), ValueError, "classes must be at least 2; got 1"),
-    (lambda: HTFClassifier((4, 4), 3.0), TypeError, "channels and classes must be integers; got 3.0 of type float"),
+    (lambda: HTFClassifier((4, 4), 3.0), TypeError, "channels and classes must be an integer; got 3.0 of type float"),
     (lambda: classifier(dtype=torch.complex64), TypeError, "dtype must be a real floating type of torch; got torch.complex64"),
-    (lambda: classifier(noise=-1), ValueError, "noise must be at least 0; got -1"),
+    (lambda: classifier(noise=-1), ValueError, "noise must be at least 0 and finite; got -1"),
     (lambda: classifier(tree="chain"), TypeError, "tree must be a ModeTree; got str"),
     (lambda: classifier(tree=ModeTree.star(5)), ValueError, "one mode for each of the 16 places of the features; got 5 modes"),
     (lambda: classifier(ranks=0), ValueError, "ranks must be at least 1; got 0"),
@@ -310,7 +274,7 @@ WRONG = [
     (lambda: HTFLinear((2, 3), (2,), 3)([1.0] * 6), TypeError, "inputs must be a tensor; got list"),
     (lambda: HTFLinear((2, 3), (2,), 3)(torch.ones(5)), ValueError, r"inputs need the shape \(..., 6\); got \(5,\)"),
     (lambda: HTFLinear((2, 3), (2,), 3)(torch.ones(6).double()), TypeError, "weights' type torch.float32; got torch.float64"),
-    (lambda: HTFConv2d((2,), (3,), (3, 3), 2), TypeError, r"kernel_size and stride must be integers; got \(3, 3\) of type tuple"),
+    (lambda: HTFConv2d((2,), (3,), (3, 3), 2), TypeError, r"kernel_size and stride must be an integer; got \(3, 3\) of type tuple"),
     (lambda: HTFConv2d((2,), (3,), 3, 2, padding=-1), ValueError, "padding must be at least 0; got -1"),
     (lambda: HTFConv2d((2,), (3,), 3, 2)(torch.ones(2, 8, 8)), ValueError, r"inputs need the shape \(B, 2, H, W\)"),
     (lambda: HTFConv2d((2,), (3,), 4, 2, padding=1)(torch.ones(1, 2, 1, 8)), ValueError, r"H and W of at least 2; got \(1, 2, 1, 8\)"),
