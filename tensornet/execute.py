@@ -19,10 +19,11 @@ from torch import Tensor
 
 from tensornet import kernels
 from tensornet.adjoint import reverse
+from tensornet.costs import CPU, CUDA
 from tensornet.kernels import Steps, bind, empty
 from tensornet.lowering import Program, Sizes, lower
 from tensornet.network import Request
-from tensornet.plan import CPU, CUDA, Plan, make_plan
+from tensornet.plan import Plan, make_plan
 from tensornet.shape import Shape
 
 _LOOKED_UP = 64 << 20  # bytes from which a contraction is held against the memory that is free

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from tensornet import circuit, components, execute, graphs
 from tensornet.arrays import as_tensor, check_finite, check_floating
 from tensornet.checks import real, short
+from tensornet.costs import CPU, CUDA
 from tensornet.network import Request
-from tensornet.plan import CPU, CUDA, Plan, make_plan
+from tensornet.plan import Plan, make_plan
 from tensornet.shape import Shape, make_shape, shape_of_weights
 from tensornet.tree import ModeTree, Node
 

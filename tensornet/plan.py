@@ -8,82 +8,25 @@ opt_einsum.
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 
 import opt_einsum
 
+from tensornet.costs import CPU, Candidate, Machine, Step, around_slices, cut, estimate, sliced_sizes, steps
 from tensornet.lowering import Program, lower
-from tensornet.network import Labels, Network, Request, make_network
-from tensornet.paths import SSAPath, along_tree, apart, centres, follow, span
+from tensornet.network import Network, Request, make_network
+from tensornet.paths import SSAPath, along_tree, centres
 from tensornet.shape import Shape
 
 _MOST_SEARCHED = 128  # operands up to which opt_einsum's greedy search is tried
 _MOST_SEARCHED_WELL = 12  # operands up to which its better searches are
-_MOST_SLICES = 1 << 16
 _MOST_MEMORY = 1 << 50  # bytes above which no program is made
 
 
 class MemoryLimitError(MemoryError):
     """A contraction needs more memory than it may use; raised before anything is allocated."""
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Rates by which plans are compared. Only their ratios matter, and these differ little between machines of one kind.
-
-    Attributes:
-        name: ``"cpu"`` or ``"cuda"``.
-        flops: Matrix-product rate in real operations per second.
-        bandwidth: Memory traffic in bytes per second.
-        overhead: Time of an operation on no data, in seconds.
-    """
-
-    name: str
-    flops: float
-    bandwidth: float
-    overhead: float
-
-
-CPU = Machine("cpu", flops=1.2e11, bandwidth=1.5e10, overhead=3e-6)
-CUDA = Machine("cuda", flops=4e13, bandwidth=3e12, overhead=5e-6)
-
-
-@dataclass(frozen=True)
-class Step:
-    """One pairwise contraction.
-
-    Attributes:
-        left: Id of the first tensor; operands come first, then the results of the steps.
-        right: Id of the second one.
-        labels: Labels of both and of the result.
-        flops: Arithmetic operations on numbers of the result's type.
-        bytes_moved: Bytes of both tensors and of the result.
-        live_bytes: Bytes of all intermediate results that exist during this step.
-    """
-
-    left: int
-    right: int
-    labels: tuple[Labels, Labels, Labels]
-    flops: int
-    bytes_moved: int
-    live_bytes: int
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    """A path and its estimated costs, the numbers of :class:`Plan`; bytes are counted without copies."""
-
-    source: str
-    path: SSAPath
-    slices: tuple[tuple[int, int], ...]
-    flops: int
-    bytes_moved: int
-    peak_bytes: int
-    live_bytes: int  # summed over the steps
-    seconds: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,12 +67,12 @@ class Plan:
     @cached_property
     def steps(self) -> tuple[Step, ...]:
         """The pairwise contractions with their costs (of one slice)."""
-        return tuple(_steps(self.network, self.ssa_path, self.slices, self.itemsize))
+        return tuple(steps(self.network, self.ssa_path, self.slices, self.itemsize))
 
     @cached_property
     def program(self) -> Program:
         """The operations that contract the network, or the largest slice of it."""
-        return lower(self.network, self.ssa_path, _sliced_sizes(self.network, self.slices))
+        return lower(self.network, self.ssa_path, sliced_sizes(self.network, self.slices))
 
     @cached_property
     def equation(self) -> str:
@@ -221,7 +164,7 @@ def make_plan(
         'along the tree, centre (0, 1, 2, 3, 4)'
     """
     network = make_network(shape, request)
-    cost = partial(_estimate, network, itemsize=itemsize, machine=machine, recorded=recorded)
+    cost = partial(estimate, network, itemsize=itemsize, machine=machine, recorded=recorded)
     found = sorted((cost(path, source) for source, path in _candidates(shape, network)), key=lambda candidate: candidate.seconds)
     made = partial(_made, network, itemsize=itemsize, machine=machine, recorded=recorded)
     if memory_limit is None:
@@ -232,7 +175,7 @@ def make_plan(
     smallest = min(candidate.peak_bytes for candidate in found)
     result_bytes = network.size(network.output) * itemsize
     if result_bytes <= memory_limit:
-        sliced = [candidate for candidate in (_slice(network, each, memory_limit, cost) for each in found) if candidate is not None]
+        sliced = [candidate for candidate in (cut(network, each, memory_limit, cost) for each in found) if candidate is not None]
         for candidate in sorted(sliced, key=lambda candidate: candidate.seconds):
             if (plan := made(candidate)).peak_bytes <= memory_limit:
                 return plan
@@ -275,77 +218,7 @@ def _pairs(linear: Sequence[tuple[int, ...]], count: int) -> SSAPath:
     return tuple(pairs)
 
 
-def _sliced_sizes(network: Network, slices: Sequence[tuple[int, int]]) -> dict[int, int]:
-    """Sizes of the labels in the largest slice."""
-    parts = dict(slices)
-    return {label: -(-size // parts.get(label, 1)) for label, size in network.sizes.items()}
-
-
-def _around_slices(network: Network, sizes: Mapping[int, int], slices: Sequence[tuple[int, int]]) -> int:
-    """Entries that sliced contractions keep around a slice: the whole result, and what is cut out of the operands."""
-    cut = dict(slices).keys()
-    return network.size(network.output) + sum(_count(labels, sizes) for labels in network.operands if not cut.isdisjoint(labels))
-
-
-def _estimate(
-    network: Network,
-    path: SSAPath,
-    source: str,
-    slices: tuple[tuple[int, int], ...] = (),
-    *,
-    itemsize: int,
-    machine: Machine,
-    recorded: bool,
-) -> _Candidate:
-    """The costs of a path. Of labels that stay only the number of entries is followed, so that their number costs nothing."""
-    sizes = _sliced_sizes(network, slices) if slices else network.sizes
-    slice_count = math.prod(parts for _, parts in slices)
-    output = set(network.output)
-    summed = [frozenset(labels).difference(output) for labels in network.operands]
-    kept = [_count(labels, sizes) // _count(inner, sizes) for labels, inner in zip(network.operands, summed)]
-    entries = [_count(labels, sizes) for labels in network.operands]
-    positions = {label: position for position, label in enumerate(network.output)}
-    spans = [span(labels, positions) for labels in network.operands]
-    holders = Counter(label for labels in summed for label in labels)
-    whole = network.size(network.output)
-    live = _around_slices(network, sizes, slices) if slices else 0
-    peak = max(whole, live)
-    flops = moved = all_live = 0
-    seconds = 0.0
-    for left, right in path:
-        shared = summed[left] & summed[right]
-        holders.subtract(shared)
-        gone = frozenset(label for label in shared if holders[label] == 1)
-        both = summed[left] | summed[right]
-        kept.append(kept[left] * kept[right])
-        work = kept[-1] * _count(both, sizes)
-        summed.append(both - gone)
-        entries.append(work // _count(gone, sizes))
-        traffic = entries[left] + entries[right] + entries[-1]
-        live += entries[-1]
-        peak = max(peak, live)
-        all_live += live
-        if not recorded:
-            live -= sum(entries[place] for place in (left, right) if place >= len(network.operands))
-        flops += work * (2 if gone else 1)
-        moved += traffic
-        seconds += _seconds(2 * work if gone else 0, traffic * itemsize, machine)
-        spans.append((min(spans[left][0], spans[right][0]), max(spans[left][1], spans[right][1])))
-    if not apart(spans[path[-1][0]], spans[path[-1][1]]):  # whoever reads the result has to put its axes in order
-        seconds += _seconds(0, 2 * whole * itemsize, machine)
-    return _Candidate(
-        source,
-        path,
-        slices,
-        flops * slice_count,
-        (moved * slice_count + (whole if slices else 0)) * itemsize,
-        peak * itemsize,
-        all_live * itemsize,
-        seconds * slice_count,
-    )
-
-
-def _made(network: Network, candidate: _Candidate, *, itemsize: int, machine: Machine, recorded: bool) -> Plan:
+def _made(network: Network, candidate: Candidate, *, itemsize: int, machine: Machine, recorded: bool) -> Plan:
     """The plan of a candidate, with the peak of its program, where that can run at all."""
     plan = Plan(
         network,
@@ -362,76 +235,9 @@ def _made(network: Network, candidate: _Candidate, *, itemsize: int, machine: Ma
     if candidate.peak_bytes > _MOST_MEMORY:
         return plan
     slices = candidate.slices
-    around = _around_slices(network, _sliced_sizes(network, slices), slices) if slices else 0
+    around = around_slices(network, sliced_sizes(network, slices), slices) if slices else 0
     used = plan.program.total if recorded else plan.program.peak
     return replace(plan, peak_bytes=max(around + used, network.size(network.output)) * itemsize)
-
-
-def _steps(network: Network, path: SSAPath, slices: Sequence[tuple[int, int]], itemsize: int) -> Iterator[Step]:
-    sizes = _sliced_sizes(network, slices)
-    live = _around_slices(network, sizes, slices) if slices else 0
-    counts = [_count(labels, sizes) for labels in network.operands]
-    for (left, right), (first, second, result) in zip(path, follow(network, path)):
-        union = {*first, *second}
-        work = _count(union, sizes) * (2 if len(result) < len(union) else 1)
-        counts.append(_count(result, sizes))
-        live += counts[-1]
-        traffic = counts[left] + counts[right] + counts[-1]
-        yield Step(left, right, (first, second, result), work, traffic * itemsize, live * itemsize)
-        live -= sum(counts[place] for place in (left, right) if place >= len(network.operands))
-
-
-def _count(labels: Iterable[int], sizes: Mapping[int, int]) -> int:
-    total = 1
-    for label in labels:
-        total *= sizes[label]
-    return total
-
-
-def _seconds(product_flops: int, traffic: int, machine: Machine) -> float:
-    try:
-        return max(product_flops / machine.flops, traffic / machine.bandwidth) + machine.overhead
-    except OverflowError:
-        return math.inf
-
-
-def _slice(network: Network, candidate: _Candidate, memory_limit: int, cost: Callable[..., _Candidate]) -> _Candidate | None:
-    """Halves mode and rank indices of a path until it fits: always the one that leaves the smallest peak, then the least work."""
-
-    def rank(trial: _Candidate) -> tuple[int, int, int]:
-        return trial.peak_bytes, trial.live_bytes, trial.flops
-
-    while candidate.peak_bytes > memory_limit:
-        parts = dict(candidate.slices)
-        trials = []
-        for label in _labels_at_peak(network, candidate):
-            size = network.sizes[label]
-            if parts.get(label, 1) < size:
-                slices = tuple(sorted({**parts, label: min(size, 2 * parts.get(label, 1))}.items()))
-                trials.append(cost(candidate.path, candidate.source, slices))
-        best = min(trials, key=rank, default=None)
-        if best is None or math.prod(number for _, number in best.slices) > _MOST_SLICES:
-            return None
-        if parts and rank(best)[:2] >= rank(candidate)[:2]:
-            return None
-        candidate = best
-    return candidate
-
-
-def _labels_at_peak(network: Network, candidate: _Candidate) -> list[int]:
-    """Labels of the tensors that exist when most memory is used; to slice others would not save any."""
-    sizes = _sliced_sizes(network, candidate.slices)
-    joined = follow(network, candidate.path)
-    live: dict[int, tuple[int, Labels]] = {}
-    most, labels = 0, set(network.output)
-    for place, ((left, right), (_, _, result)) in enumerate(zip(candidate.path, joined), len(network.operands)):
-        live[place] = _count(result, sizes), result
-        used = sum(entries for entries, _ in live.values())
-        if used > most:
-            most, labels = used, {label for _, held in live.values() for label in held}
-        live.pop(left, None)
-        live.pop(right, None)
-    return sorted(labels)
 
 
 def memory(number: int) -> str:

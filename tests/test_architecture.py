@@ -37,10 +37,11 @@ TABLE = {
     "tensornet.network": Row("shape tree"),
     "tensornet.paths": Row("network tree"),
     "tensornet.lowering": Row("network paths shape tree"),
-    "tensornet.plan": Row("lowering network paths shape tree", "opt_einsum"),
+    "tensornet.costs": Row("network paths"),
+    "tensornet.plan": Row("costs lowering network paths shape tree", "opt_einsum"),
     "tensornet.adjoint": Row("lowering"),
     "tensornet.kernels": Row("lowering", "torch"),
-    "tensornet.execute": Row("adjoint kernels lowering network plan shape tree", "psutil torch"),
+    "tensornet.execute": Row("adjoint costs kernels lowering network plan shape tree", "psutil torch"),
     # evaluation without the end tensor: shares nothing with the seven above
     "tensornet.folding": Row("shape", "numpy torch"),
     "tensornet.observed": Row("folding shape", "torch"),
@@ -50,7 +51,7 @@ TABLE = {
     # the factorization and what is read off it
     "tensornet.components": Row("checks shape tree", "torch"),
     "tensornet.graphs": Row(packages="torch"),
-    "tensornet.htf": Row("arrays checks circuit components execute graphs network plan shape tree", "torch"),
+    "tensornet.htf": Row("arrays checks circuit components costs execute graphs network plan shape tree", "torch"),
     "tensornet.ranks": Row("arrays checks tree", "numpy torch", lazy="tensorly"),
     "tensornet.features": Row("arrays checks", "torch"),
     "tensornet.layers": Row("arrays checks circuit features htf shape tree", "torch"),
@@ -67,7 +68,7 @@ TABLE = {
     "tensornet": Row("completion features graphs htf layers network observed optim plan ranks shape storage tree"),
     # the commands
     "tensornet.cli.arguments": Row("tree", "torch"),
-    "tensornet.cli.plan": Row("cli.arguments network plan shape", "rich"),
+    "tensornet.cli.plan": Row("cli.arguments costs network plan shape", "rich"),
     "tensornet.cli.peers": Row("htf tree", "numpy torch", lazy="opt_einsum tensorly"),
     "tensornet.cli.demo": Row("cli.arguments cli.peers htf observed optim storage tree", "rich torch", lazy="matplotlib"),
     "tensornet.cli.complete": Row(

@@ -10,8 +10,9 @@ import opt_einsum
 import oracles
 import pytest
 
+from tensornet.costs import CPU, CUDA
 from tensornet.network import Request
-from tensornet.plan import CPU, CUDA, MemoryLimitError, Plan, count, make_plan, memory
+from tensornet.plan import MemoryLimitError, Plan, count, make_plan, memory
 from tensornet.shape import make_shape, shape_of_weights
 from tensornet.tree import ModeTree
 
