@@ -41,8 +41,9 @@ TABLE = {
     "tensornet.plan": Row("costs lowering network paths shape tree", "opt_einsum"),
     "tensornet.adjoint": Row("lowering"),
     "tensornet.kernels": Row("lowering", "torch"),
-    "tensornet.execute": Row("adjoint costs kernels lowering network plan shape tree", "psutil torch"),
-    # evaluation without the end tensor: shares nothing with the seven above
+    "tensornet.programs": Row("adjoint kernels lowering plan", "torch"),
+    "tensornet.execute": Row("costs network plan programs shape", "psutil torch"),
+    # evaluation without the end tensor: shares nothing with what is above
     "tensornet.folding": Row("shape", "numpy torch"),
     "tensornet.observed": Row("folding shape", "torch"),
     "tensornet.sweep": Row("folding", "torch"),

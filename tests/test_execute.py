@@ -14,7 +14,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tensornet import adjoint, execute
+from tensornet import adjoint, execute, programs
 from tensornet.network import Request
 from tensornet.plan import MemoryLimitError, make_plan
 from tensornet.shape import Shape, make_shape, shape_of_weights
@@ -44,7 +44,7 @@ def test_end_tensors_of_a_thousand_random_trees(block: int) -> None:
 def test_gradients_of_all_ways_to_run_agree(seed: int, turned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if turned:
         monkeypatch.setattr(adjoint, "_TURNED", 0)
-    execute._bound_adjoint.cache_clear()
+    programs._bound_adjoint.cache_clear()
     shape, weights, expected = case(
         seed, max_order=6, max_rank=12, dtype=np.complex128 if seed % 5 == 0 else np.float64, outputs=1 + seed % 2
     )
@@ -54,13 +54,13 @@ def test_gradients_of_all_ways_to_run_agree(seed: int, turned: bool, monkeypatch
     direction = torch.randn(found.shape, dtype=found.dtype, generator=torch.Generator().manual_seed(seed))
     gradients = torch.autograd.grad(found, weights, direction)
     plan = make_plan(shape, itemsize=found.dtype.itemsize)
-    others = [execute._arranged(execute._record(plan, weights), plan)]
+    others = [programs._arranged(programs._record(plan, weights), plan)]
     try:
         cut = make_plan(shape, itemsize=found.dtype.itemsize, memory_limit=(plan.output_bytes + plan.peak_bytes) // 2)
     except MemoryLimitError:
         cut = plan
     if cut.slices:
-        others += [execute._execute(cut, tuple(weights), None, True), execute._record(cut, weights)]
+        others += [programs.run_plan(cut, tuple(weights), None, recording=True), programs._record(cut, weights)]
     for other in others:
         assert close(other, expected)
         for left, right in zip(gradients, torch.autograd.grad(other, weights, direction)):
