@@ -238,8 +238,8 @@ class HTFLinear(nn.Module):
             ValueError: Their last axis has a wrong size, or they are on another device.
 
         Example:
-            >>> layer = HTFLinear((3, 4), (2,), ranks=3, bias=False)
-            >>> torch.allclose(layer(torch.ones(1, 12)), layer.weight.sum(1))
+            >>> layer = HTFLinear((3, 4), (2,), ranks=3, bias=False, dtype=torch.float64)
+            >>> torch.allclose(layer(torch.ones(1, 12, dtype=torch.float64)), layer.weight.sum(1))
             True
         """
         check_like(inputs, next(self.htf.parameters()))
