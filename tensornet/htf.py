@@ -35,7 +35,9 @@ class HTF(nn.Module):
         mode_sizes: ``D_n``: one for all modes or one a mode; 2 by default.
         ranks: ``R_node``: one for all interior nodes or ``{node: R_node}``; by default large enough for every end tensor.
         outputs: Number of outputs ``K``. Above 1, the end tensor has a last axis of size ``K``.
-        init_std: Standard deviation of the initial weights.
+        init_std: Standard deviation of the initial weights. The default is the small start that the paper studies, under which a tree
+            of 2N nodes begins with entries of about ``init_std ** (2 * N)``: gradients too small for optimizers with an epsilon, such
+            as Adam. To train by these, start near ``1 / sqrt(rank)``; see docs/training.md.
         init: ``"gaussian"`` for independent normal weights; ``"balanced"`` rescales them so that all weight vectors of a local
             component have one norm (unbalancedness zero up to rounding, the idealisation of Theorem 1).
         fixed_root: The root's weight is a constant matrix of ones and not trained.

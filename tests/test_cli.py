@@ -152,7 +152,7 @@ class TestDemo:
     def test_an_output_that_is_a_file(self, folder, capsys):
         folder.joinpath("taken").write_text("mine")
         assert call("demo", "--out", "taken") == 2
-        assert capsys.readouterr().err == "tensornet: error: taken: File exists\n"
+        assert capsys.readouterr().err == "tensornet: error: --out must be a folder; taken is a file\n"
         assert folder.joinpath("taken").read_text() == "mine"
 
     def test_ctrl_c(self, folder, monkeypatch, capsys):
@@ -172,7 +172,7 @@ class TestComplete:
         assert np.array_equal(full[~HOLES], WAVES[~HOLES])
         assert np.square(full - WAVES)[HOLES].mean() < 0.2 * WAVES.var()
         shown = capsys.readouterr()
-        assert f"waves.{suffix}: 12 x 9, {(~HOLES).sum()} entries known" in shown.out
+        assert f"waves.{suffix}: 12 x 9, {(~HOLES).sum()} of 108 entries known" in shown.out
         assert shown.err == ""
 
     @pytest.mark.parametrize("listed", [True, False])
@@ -227,7 +227,7 @@ class TestComplete:
         monkeypatch.setattr(peers, "ITERATIONS", 2)
         assert call("complete", "--out", "photograph.png", *QUICK, *(() if peer else ("--no-peers",))) == 0
         shown = capsys.readouterr().out
-        assert "12 x 9 x 3, 96 entries known" in shown  # 32 pixels of 108
+        assert "12 x 9 x 3, 96 of 324 entries known" in shown  # 32 pixels of 108
         assert "PSNR on hidden pixels" in shown
         assert ("masked CP" in shown, "masked Tucker" in shown) == (peer, peer)
         assert pixels("photograph.png").shape == PICTURE.shape
@@ -324,8 +324,8 @@ BAD = [
     ("waves.npy --mask cut.png", "cut.png: no picture, or truncated"),
     ("waves.npy --mask mask-small.npy", "a mask needs the shape of the array or of its first axes; got (2, 2) for (12, 9)"),
     ("words.csv --mask mask-small.npy", "words.csv: a table takes no mask"),
-    ("waves.npy --tree (0,1,2)", "a column per mode of the tree; got 2 for 3"),
-    ("waves.npy --smooth 1,2,3", "smooth names modes from 0 to 1; got 2"),
+    ("waves.npy --tree (0,1,2)", "--tree needs the 2 modes of the entries; got 3"),
+    ("waves.npy --smooth 1,2,3", "--smooth needs one length or 2, one a mode; got 3"),
     ("waves.npy --run full.npy", "a run needs a folder; full.npy is a file"),
     ("waves.npy --run full.npy/run", "full.npy/run: Not a directory"),
 ]
@@ -375,11 +375,26 @@ class TestBadFiles:
         )
 
 
+def test_the_input_is_not_overwritten(folder, capsys):
+    np.save("waves.npy", np.where(np.eye(4), np.nan, 1.0))
+    before = folder.joinpath("waves.npy").read_bytes()
+    assert call("complete", "waves.npy", "--out", "./waves.npy") == 2
+    assert capsys.readouterr().err == "tensornet: error: --out must be another file than the one to complete; got waves.npy for both\n"
+    assert folder.joinpath("waves.npy").read_bytes() == before
+
+
+def test_one_length_for_two_modes_is_too_few(folder, capsys):
+    np.save("waves.npy", np.where(np.eye(4), np.nan, 1.0)[None])
+    assert call("complete", "waves.npy", "--out", "out.npy", "--smooth", "1,2") == 2
+    assert capsys.readouterr().err == "tensornet: error: --smooth needs one length or 3, one a mode; got 2\n"
+    assert not folder.joinpath("out.npy").exists()
+
+
 class TestInterruption:
     def test_the_best_so_far_is_written(self, waves, monkeypatch, capsys):
         interrupted_at(monkeypatch, 17)
         assert call("complete", "waves.npy", "--out", "full.npy", *QUICK) == 130
-        assert "Interrupted after 17 steps; the best so far is kept." in capsys.readouterr().out
+        assert "Interrupted after 17 steps; the best state, of step " in capsys.readouterr().out
         full = np.load("full.npy")
         assert np.array_equal(full[~HOLES], WAVES[~HOLES])
         assert np.isfinite(full).all()

@@ -50,10 +50,12 @@ def add_command(commands: Any) -> None:
             "Fills in the missing entries of a file:\n"
             "  .npy, .npz      an array of numbers, NaN where they are missing\n"
             "  .csv, .parquet  a table with a column of integers from 0 for every mode, and a last column of values; entries without\n"
-            "                  a value are filled in, or all that are not listed where every row has one\n"
+            "                  a value are filled in, or all that are not listed where every row has one; the result lists these\n"
             "  pictures        transparent pixels are missing\n"
             "or, without a file, of a photograph that scikit-learn ships, beside TensorLy's masked CP and Tucker decompositions.\n"
-            "Known entries stay as they are. Ctrl-C ends the training, and what has been learned is written."
+            "Known entries of arrays and pictures stay as they are. A few are held out of the training to choose the best state, and to\n"
+            "end it when they no longer improve; errors that are shown are mean squares relative to the variance of the known entries.\n"
+            "Ctrl-C ends the training, and what has been learned is written; with --run, the same command continues it."
         ),
         epilog=examples(
             "tensornet complete --out photograph.png",
@@ -65,14 +67,26 @@ def add_command(commands: Any) -> None:
     )
     parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="what to complete; by default the photograph")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where to write the result; needed with a file")
-    parser.add_argument("--mask", type=Path, metavar="FILE", help="array or picture, 0 (black) where entries are missing")
+    parser.add_argument("--mask", type=Path, metavar="FILE", help="array, or picture of black for missing and white for known entries")
     parser.add_argument(
-        "--fraction", type=share, metavar="F", help="keep only this share of the known entries (pixels), and report the error on the others"
+        "--fraction",
+        type=share,
+        metavar="F",
+        help="keep only this share of the known entries (pixels), and report the error on the others (default for the photograph 0.3)",
     )
-    parser.add_argument("--tree", type=tree, metavar="TREE", help="nested modes, such as ((0,1),(2,3))")
-    parser.add_argument("--ranks", type=positive, metavar="R", help="local components of every interior node")
+    parser.add_argument("--tree", type=tree, metavar="TREE", help="nested modes, such as ((0,1),(2,3)) (default balanced)")
     parser.add_argument(
-        "--smooth", type=_smooth, default="auto", metavar="LENGTHS", help="correlation length of the modes, or one each; none for none"
+        "--ranks",
+        type=positive,
+        metavar="R",
+        help="local components of every interior node (default 128, fewer where few entries are known)",
+    )
+    parser.add_argument(
+        "--smooth",
+        type=_smooth,
+        default="auto",
+        metavar="LENGTHS",
+        help="correlation length of the modes in indices, or one each such as 5,5,0; none for none (default: estimated of the entries)",
     )
     parser.add_argument("--steps", type=positive, default=1000, metavar="N", help="steps at most (default 1000)")
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of all random choices (default 0)")
@@ -113,10 +127,17 @@ def run(arguments: Any, console: Console) -> int:
     fraction = arguments.fraction or (None if arguments.file else SHARE)
     known, hidden = _hide(_read(arguments), fraction, arguments.seed)
     _check_sizes(known, arguments.ranks or 1)
+    if arguments.tree and arguments.tree.order != len(known.sizes):
+        raise ValueError(f"--tree needs the {len(known.sizes)} modes of the entries; got {arguments.tree.order}")
+    if isinstance(arguments.smooth, dict) and len(arguments.smooth) != len(known.sizes):
+        raise ValueError(f"--smooth needs one length or {len(known.sizes)}, one a mode; got {len(arguments.smooth)}")
     if arguments.out:
+        if arguments.file and arguments.out.exists() and arguments.out.samefile(arguments.file):
+            raise ValueError(f"--out must be another file than the one to complete; got {arguments.out} for both")
         _check_output(arguments.out, known)
+    count = f"{len(known.values)} of {math.prod(known.sizes)} entries known"
     name = arguments.file or "The photograph china.jpg of scikit-learn"
-    console.print(f"{name}: {' x '.join(map(str, known.sizes))}, {len(known.values)} entries known", highlight=False, soft_wrap=True)
+    console.print(f"{name}: {' x '.join(map(str, known.sizes))}, {count}", highlight=False, soft_wrap=True)
     completer = TensorCompleter(
         arguments.tree or "auto",
         mode_sizes=known.sizes,
@@ -129,14 +150,28 @@ def run(arguments: Any, console: Console) -> int:
     start = time.perf_counter()
     _fit(completer, known, arguments, console)
     seconds = time.perf_counter() - start
-    if completer.interrupted_:
-        console.print(f"Interrupted after {completer.n_iter_} steps; the best so far is kept.", highlight=False)
+    _tell(completer, arguments, console)
     if arguments.out:
         _write(arguments.out, known, completer)
         console.print(f"The result is in {arguments.out}.", highlight=False, soft_wrap=True)
     if len(hidden[1]) and not completer.interrupted_:
         _report(known, hidden, completer, seconds, arguments, console)
     return 130 if completer.interrupted_ else 0
+
+
+def _tell(completer: TensorCompleter, arguments: Any, console: Console) -> None:
+    """Says how the training ended, and with what."""
+    best = completer.state_["best"]
+    how = "Interrupted" if completer.interrupted_ else "Ended" if completer.n_iter_ == completer.steps else "No longer improved, ended"
+    console.print(
+        f"{how} after {completer.n_iter_} steps; the best state, of step {best['step']}, has the error {best['error']:.4f} "
+        f"(tree {completer.htf_.tree.to_nested()}, rank {max(completer.htf_.ranks.values())}).",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    if completer.interrupted_ and arguments.folder:
+        console.print("The same command continues it.", highlight=False)
 
 
 def _read(arguments: Any) -> Partial:

@@ -78,11 +78,14 @@ def run(arguments: Any, console: Console) -> int:
 
     Raises:
         OSError: The folder cannot be made or written to.
+        ValueError: It is a file.
 
     Example:
         >>> run.__module__
         'tensornet.cli.demo'
     """
+    if arguments.out.exists() and not arguments.out.is_dir():
+        raise ValueError(f"--out must be a folder; {arguments.out} is a file")
     arguments.out.mkdir(parents=True, exist_ok=True)
     compare_contractions(console, **CONTRACTED, seconds=SECONDS)
     console.print()
