@@ -18,19 +18,20 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from tensornet.arrays import as_tensor
 from tensornet.folding import every_entry, every_sample
 from tensornet.observed import Observed, observe
 from tensornet.reverse import evaluate
 from tensornet.shape import Shape
 from tensornet.sweep import Rules, power_of_two
 
-__all__ = ["Activation", "Combination", "Observed", "Pooling", "combination", "entries", "forward", "grid", "observe"]
+__all__ = ["Activation", "Combination", "Observed", "Pooling", "combination", "entries", "forward", "grid", "grid_bytes", "observe"]
 
 Pooling = Literal["product", "max", "mean"]
 Activation = Literal["relu"] | None
 
 # Weights of a size between 1/100 and 100 of which products stay in range; fewer for float16, which reaches from 1e-7 to 7e4 alone.
-FACTORS = {torch.float64: 120, torch.complex128: 120, torch.float32: 15, torch.complex64: 15, torch.bfloat16: 15, torch.float16: 2}
+FACTORS = {torch.float64: 120, torch.complex128: 120, torch.float32: 16, torch.complex64: 16, torch.bfloat16: 16, torch.float16: 2}
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,44 @@ def grid(shape: Shape, weights: Sequence[Tensor], *, combination: Combination = 
     return tensor.squeeze(-1) if shape.outputs == 1 else tensor
 
 
+def grid_bytes(shape: Shape, itemsize: int, *, combination: Combination = PRODUCT, recording: bool = False) -> int:
+    """Bytes that :func:`grid` takes at least, its result included.
+
+    Args:
+        shape: Tree and sizes.
+        itemsize: Bytes of a number.
+        combination: How children are combined.
+        recording: Gradients are recorded, for which all intermediate tables are kept.
+
+    Example:
+        >>> from tensornet.shape import make_shape
+        >>> from tensornet.tree import ModeTree
+        >>> grid_bytes(make_shape(ModeTree.perfect(4), mode_sizes=10, ranks=1), 4, combination=Combination("max"))
+        80800
+    """
+    groups = every_entry(shape)[0].shared
+    rows: list[int] = []
+    live: dict[int, int] = {}
+    taken = [0] * len(groups)
+    kept = peak = 0
+    for place, group in enumerate(groups):
+        width = shape.weights[group.nodes[0]][0] if group.nodes else group.columns
+        rows.append(math.prod(rows[part.group] for part in group.parts) if group.parts else width)
+        table = group.count * rows[place] * group.columns
+        product = group.count * rows[place] * width if len(group.parts) > 1 else 0
+        if group.joined and combination.pooling == "product":
+            product = group.count * rows[group.parts[1].group] * group.columns * width
+        live[place] = table if group.nodes else 0  # else the product is the table
+        peak = max(peak, sum(live.values()) + product)
+        kept += live[place] + product
+        for part in group.parts:
+            taken[part.group] += group.count
+            if taken[part.group] == groups[part.group].count:
+                del live[part.group]
+        live[place] = table
+    return itemsize * (kept if recording else peak)
+
+
 def _rules(weights: Sequence[Tensor], combination: Combination, log: bool) -> Rules:
     dtype = weights[0].dtype
     if dtype.is_complex and (combination.pooling == "max" or combination.activation):
@@ -190,17 +229,21 @@ def _inputs(shape: Shape, weight: Tensor, inputs: Tensor | Sequence[Tensor]) -> 
     """The inputs of every mode, checked."""
     order, sizes = shape.tree.order, shape.mode_sizes
     if isinstance(inputs, Tensor):
+        as_tensor("inputs", inputs)
         if inputs.ndim != 3 or inputs.shape[1] != order or {inputs.shape[2]} != set(sizes):
             wanted = f"(B, {order}, {sizes[0]})" if len(set(sizes)) == 1 else f"{order} tensors (B, D_n), since mode sizes differ"
             raise ValueError(f"inputs need the shape {wanted}; got {tuple(inputs.shape)}")
         by_mode: Sequence[Tensor] = inputs.unbind(1)
-    else:
-        by_mode = list(inputs)
+    elif isinstance(inputs, Sequence) and not isinstance(inputs, str):
+        by_mode = inputs
         if len(by_mode) != order:
             raise ValueError(f"inputs need one tensor for each of the {order} modes; got {len(by_mode)}")
+    else:
+        raise TypeError(f"inputs must be a tensor, or one tensor for each mode; got {type(inputs).__name__}")
     for mode, given in enumerate(by_mode):
         if not isinstance(given, Tensor):
             raise TypeError(f"inputs must be tensors; got {type(given).__name__} for mode {mode}")
+        as_tensor(f"inputs for mode {mode}", given)
         if given.dtype != weight.dtype:
             raise TypeError(f"inputs must have the weights' type {weight.dtype}; got {given.dtype} for mode {mode}")
         if given.device != weight.device:
@@ -222,8 +265,18 @@ def _result(values: Tensor, exponents: Tensor | None, last: Tensor | None, log: 
         exponents = None if exponents is None else exponents.index_select(0, last)
     if not log:
         return _unscaled(values, exponents)
+    scale, own = _inverse_power(values)  # near 1, squares of values, of which second derivatives consist, stay in range
+    values, exponents = values * scale, own if exponents is None else exponents + own
     size = values.abs().log()
-    return values.sgn(), size if exponents is None else size + exponents.to(size.dtype) * math.log(2)
+    return values.sgn(), size + exponents.to(size.dtype) * math.log(2)
+
+
+def _inverse_power(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Powers of two, and the exponents of their inverses, that bring values to a size of about 1; constants for differentiation."""
+    sizes = values.detach().abs()
+    most = {torch.float64: 1022, torch.float16: 14}.get(sizes.dtype, 126)
+    exponents = torch.frexp(sizes.to(torch.promote_types(sizes.dtype, torch.float32))).exponent.clamp(-most, most)
+    return power_of_two(-exponents, sizes.dtype), exponents
 
 
 def _unscaled(values: Tensor, exponents: Tensor | None) -> Tensor:
@@ -233,7 +286,7 @@ def _unscaled(values: Tensor, exponents: Tensor | None) -> Tensor:
     dtype = values.real.dtype if values.is_complex() else values.dtype
     most = 1022 if dtype == torch.float64 else 126
     wide = values.to(torch.promote_types(values.dtype, torch.float32))
-    third = exponents // 3
+    third = (exponents * (1 / 3)).to(exponents.dtype)  # far faster than //, and roughly is enough
     for part in (third, third, exponents - 2 * third):  # no step leaves the range before the result does
         wide = wide * power_of_two(part.clamp(-most, most), torch.promote_types(dtype, torch.float32))
     return wide.to(values.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from tensornet.costs import CPU, CUDA
 from tensornet.network import Request
-from tensornet.plan import Plan, make_plan
+from tensornet.plan import MemoryLimitError, Plan, make_plan, memory
 from tensornet.programs import run_plan
 from tensornet.shape import Shape
 
@@ -134,17 +135,38 @@ def plan_contraction(
     machine = CUDA if device.type == "cuda" else CPU
     itemsize = dtype.itemsize
     plan = make_plan(shape, request, itemsize=itemsize, machine=machine, recorded=recorded)
-    if memory_limit is None:
-        if plan.peak_bytes < _LOOKED_UP:
-            return plan
-        memory_limit = available_memory(device)
-    elif not isinstance(memory_limit, int | float):
-        raise TypeError(f"memory_limit must be a number of bytes; got {memory_limit!r}")
-    elif not memory_limit >= 0:
-        raise ValueError(f"memory_limit must be a number of bytes; got {memory_limit}")
-    if plan.peak_bytes <= memory_limit:
+    limit = _limit(plan.peak_bytes, device, memory_limit)
+    if plan.peak_bytes <= limit:
         return plan
-    return make_plan(shape, request, itemsize=itemsize, machine=machine, memory_limit=int(memory_limit), recorded=recorded)
+    return make_plan(shape, request, itemsize=itemsize, machine=machine, memory_limit=limit, recorded=recorded)
+
+
+def need_memory(needed: int, device: torch.device, memory_limit: int | None = None) -> None:
+    """Raises where a computation does not fit into ``memory_limit`` or the memory that is free.
+
+    Raises:
+        MemoryLimitError: It does not.
+        TypeError: The limit is no number.
+        ValueError: It is negative.
+
+    Example:
+        >>> need_memory(100, torch.device("cpu"), memory_limit=100)
+    """
+    limit = _limit(needed, device, memory_limit)
+    if needed > limit:
+        raise MemoryLimitError(
+            f"the end tensor needs {memory(needed)} but may use {memory(limit)}; entries(indices) evaluates chosen entries without it"
+        )
+
+
+def _limit(needed: int, device: torch.device, memory_limit: int | None) -> int:
+    if memory_limit is None:
+        return needed if needed < _LOOKED_UP else available_memory(device)
+    if not isinstance(memory_limit, int | float):
+        raise TypeError(f"memory_limit must be a number of bytes; got {memory_limit!r}")
+    if not memory_limit >= 0:
+        raise ValueError(f"memory_limit must be a number of bytes; got {memory_limit}")
+    return int(min(memory_limit, sys.maxsize))
 
 
 def available_memory(device: torch.device) -> int:

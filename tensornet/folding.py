@@ -20,6 +20,10 @@ from torch import Tensor
 
 from tensornet.shape import Shape
 
+# On a CPU, a table with a row a sample is computed by itself where its samples take this many numbers: calls no longer cost much then,
+# and few tables at a time stay in the cache.
+APART = 2**16
+AT_ONCE = 3 * 2**16  # numbers that a chunk of samples takes in each of these tables
 WIDEST_JOIN = 8  # most columns for which all combinations of two tables come of one matrix product of them
 
 
@@ -98,6 +102,7 @@ class Stages(NamedTuple):
     shared: tuple[Group, ...]
     chunks: tuple[tuple[Group, ...], ...] = ()  # none where all tables are shared; their parts count on from ``shared``
     bounds: tuple[tuple[int, int], ...] = ()  # the first sample of every chunk, and the first one after it
+    kept: bool = True  # for a backward pass the numbers of samples are kept, and not computed again
 
     def to(self, device: torch.device | str) -> Stages:
         """The same steps on another device.
@@ -107,7 +112,7 @@ class Stages(NamedTuple):
             ()
         """
         shared = tuple(group._to(device) for group in self.shared)
-        return Stages(shared, tuple(tuple(group._to(device) for group in chunk) for chunk in self.chunks), self.bounds)
+        return self._replace(shared=shared, chunks=tuple(tuple(group._to(device) for group in chunk) for chunk in self.chunks))
 
 
 class Product(NamedTuple):
@@ -150,11 +155,14 @@ def every_sample(shape: Shape, samples: int, device: torch.device) -> Stages:
         >>> [group.count for group in stages.chunks[0]]
         [8, 4, 2, 1]
     """
-    return _staged(_sample_fold(shape), samples, device)
+    folded = _sample_fold(shape, False)
+    if device.type == "cpu" and not torch.compiler.is_compiling() and samples * folded.numbers >= APART * len(folded.rows):
+        folded = _sample_fold(shape, True)
+    return _staged(folded, samples, device)
 
 
-def _sample_fold(shape: Shape) -> Fold:
-    return _known_sample_fold(shape)
+def _sample_fold(shape: Shape, apart: bool) -> Fold:
+    return _known_sample_fold(shape, apart)
 
 
 # What torch.compiler.assume_constant_result does, without its import of the compiler: torch.compile is not to trace the search.
@@ -162,8 +170,8 @@ _sample_fold._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @lru_cache(maxsize=64)
-def _known_sample_fold(shape: Shape) -> Fold:
-    return _fold(split(shape, 0), lambda *_: Rows(0, samples=True))
+def _known_sample_fold(shape: Shape, apart: bool) -> Fold:
+    return _fold(split(shape, 0), lambda *_: Rows(0, samples=True), 0 if apart else math.inf)
 
 
 def every_entry(shape: Shape) -> tuple[Stages, tuple[int, ...]]:
@@ -192,7 +200,7 @@ def _known_entry_fold(shape: Shape) -> Fold:
     def cross(product: Product, parts: Sequence[Rows]) -> Rows:
         return Rows(math.prod(part.number for part in parts) if parts else product.width, crossed=len(parts) > 1)
 
-    return _fold(split(shape, math.prod(shape.mode_sizes)), cross)
+    return _fold(split(shape, math.prod(shape.mode_sizes)), cross, math.inf)
 
 
 def chosen(
@@ -207,7 +215,7 @@ def chosen(
         >>> chosen(products, lambda product, parts: Rows(5, samples=True), 5, torch.device("cpu"))[0].bounds
         ((0, 5),)
     """
-    folded = _fold(products, choose)
+    folded = _fold(products, choose, APART / max(samples, 1) if device.type == "cpu" else math.inf)
     return _staged(folded, samples, device), folded.rows
 
 
@@ -242,32 +250,49 @@ def split(shape: Shape, samples: int) -> list[Product]:
     return products
 
 
-def _fold(products: Sequence[Product], choose: Callable[[Product, Sequence[Rows]], Rows]) -> Fold:
-    """Groups the products that have equal sizes, kinds of rows and, recursively, parts; larger tables are first parts."""
-    rows: list[Rows] = []
-    below: list[tuple[int, ...]] = []
-    group_of: list[int] = []
+def _fold(products: Sequence[Product], choose: Callable[[Product, Sequence[Rows]], Rows], apart: float) -> Fold:
+    """Groups the products that have equal sizes, kinds of rows and, recursively, parts; larger tables are first parts.
+
+    Products with a row a sample stay apart where a row takes ``apart`` numbers or more.
+    """
+    rows = [Rows(0)] * len(products)
+    below: list[tuple[int, ...]] = [()] * len(products)
+    group_of = [0] * len(products)
     members: list[list[int]] = []
     known: dict[Any, int] = {}
-    for place, product in enumerate(products):
+    numbers = 0
+    for place in range(len(products)) if apart == math.inf else _depth_first(products):
+        product = products[place]
         parts = product.parts
         if len(parts) > 1 and _rank(rows[parts[0]], group_of[parts[0]]) > _rank(rows[parts[1]], group_of[parts[1]]):
             parts = parts[::-1]
         row = choose(product, [rows[part] for part in parts])
-        key = (product[2:], product.node < 0, row.number, row.samples, row.crossed, *(group_of[part] for part in parts))
+        size = (len(parts) + 1) * product.width + product.columns if row.samples else 0
+        numbers += size
+        own = place if row.samples and size >= apart else -1
+        key = (product[2:], product.node < 0, row.number, row.samples, row.crossed, own, *(group_of[part] for part in parts))
         group = known.setdefault(key, len(known))
         if group == len(members):
             members.append([])
         members[group].append(place)
-        rows.append(row)
-        below.append(parts)
-        group_of.append(group)
+        rows[place], below[place], group_of[place] = row, parts, group
     shared_first = sorted(range(len(members)), key=lambda group: rows[members[group][0]].samples)
     moved = {group: place for place, group in enumerate(shared_first)}
     groups = _ordered(products, rows, below, [moved[group] for group in group_of], len(members))
-    alone = [product for product, row in zip(products, rows) if row.samples]
-    numbers = sum((len(product.parts) + 1) * product.width + product.columns for product in alone)
     return Fold(rows, below, groups, sum(not rows[run[0]].samples for run in members), numbers)
+
+
+def _depth_first(products: Sequence[Product]) -> list[int]:
+    """Parts before products, and the part with more below it first: few tables are needed at a time."""
+    sizes: list[int] = []
+    for product in products:
+        sizes.append(1 + sum(sizes[part] for part in product.parts))
+    order, waiting = [], [len(products) - 1]
+    while waiting:
+        place = waiting.pop()
+        order.append(place)
+        waiting.extend(sorted(products[place].parts, key=sizes.__getitem__, reverse=True))
+    return order[::-1]
 
 
 def _rank(row: Rows, group: int) -> tuple[bool, int, int]:
@@ -312,12 +337,17 @@ def _staged(folded: Fold, samples: int, device: torch.device) -> Stages:
     shared, rest = folded.groups[: folded.shared], folded.groups[folded.shared :]
     if not rest:
         return Stages(shared)
-    kept = _most_kept(device, len(rest))
-    if samples * folded.numbers <= kept:
-        return Stages(shared, (rest,), ((0, samples),))
-    length = kept // 2 // folded.numbers + 1
-    bounds = tuple((start, min(start + length, samples)) for start in range(0, samples, length))
-    return Stages(shared, tuple(tuple(group._cut(*bound) for group in rest) for bound in bounds), bounds)
+    most = _most_kept(device, len(rest))
+    kept = samples * folded.numbers <= most
+    length = samples if kept else most // 2 // folded.numbers + 1
+    cut = any(group.picks is not None or any(part.rows is not None for part in group.parts) for group in rest)
+    if device.type == "cpu" and not cut:
+        length = min(length, AT_ONCE * len(folded.rows) // folded.numbers + 1)
+    count = max(1, -(-samples // max(length, 1)))
+    bounds = tuple((samples * place // count, samples * (place + 1) // count) for place in range(count))
+    if len(bounds) == 1 or not cut:
+        return Stages(shared, (rest,) * len(bounds), bounds, kept)
+    return Stages(shared, tuple(tuple(group._cut(*bound) for group in rest) for bound in bounds), bounds, kept)
 
 
 def _most_kept(device: torch.device, steps: int) -> int:

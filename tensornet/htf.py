@@ -250,7 +250,11 @@ class HTF(nn.Module):
             return execute.contract(self.shape, self.weight_list(), fixed=fixed, projected=projected, memory_limit=memory_limit, out=out)
         if fixed or projected or out is not None:
             self._need_products("contracting in part, or into out=,")
-        return circuit.grid(self.shape, self.weight_list(), combination=self.combination)
+        weights = self.weight_list()
+        recording = torch.is_grad_enabled() and any(weight.requires_grad for weight in weights)
+        needed = circuit.grid_bytes(self.shape, weights[0].dtype.itemsize, combination=self.combination, recording=recording)
+        execute.need_memory(needed, weights[0].device, memory_limit)
+        return circuit.grid(self.shape, weights, combination=self.combination)
 
     def gram(self, modes: Sequence[int], *, memory_limit: int | None = None) -> Tensor:
         """The Gram matrix ``[[W; I]] [[W; I]]^H`` of the matricization by ``modes``, without the end tensor.

@@ -11,9 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from tensornet.arrays import as_tensor
+from tensornet.checks import line
 from tensornet.folding import WIDEST_JOIN, Product, Rows, Stages, chosen, split
 from tensornet.shape import Shape
 
@@ -54,9 +57,10 @@ class Observed:
             >>> observe(make_shape(ModeTree.star(2), 3, 4), [[0, 1]]).to("cpu").samples
             1
         """
-        last = None if self.last is None else self.last.to(device)
-        place = torch.empty(0, device=device).device  # with an index, where one was left out
-        return replace(self, stages=self.stages.to(device), last=last, device=place)
+        with torch.inference_mode(False):
+            last = None if self.last is None else self.last.to(device)
+            place = torch.empty(0, device=device).device  # with an index, where one was left out
+            return replace(self, stages=self.stages.to(device), last=last, device=place)
 
 
 def observe(shape: Shape, indices: Any, device: torch.device | str | None = None) -> Observed:
@@ -85,10 +89,11 @@ def observe(shape: Shape, indices: Any, device: torch.device | str | None = None
     if torch.compiler.is_compiling():  # how many rows there are depends on the indices
         eager: Callable[..., Observed] = torch.compiler.disable(observe)
         return eager(shape, indices, device)
-    columns = _checked(shape, indices, device)
-    samples = columns.shape[1]
-    products = split(shape, samples)
-    stages, tables = chosen(products, lambda product, parts: _wanted(shape, columns, product, parts), samples, columns.device)
+    with torch.inference_mode(False):  # whose tensors could not be used in training
+        columns = _checked(shape, indices, device)
+        samples = columns.shape[1]
+        products = split(shape, samples)
+        stages, tables = chosen(products, lambda product, parts: _wanted(shape, columns, product, parts), samples, columns.device)
     by_node = {product.node: rows.number for product, rows in zip(products, tables)}
     numbers = tuple(by_node[node] for node in range(len(shape.tree.nodes)))
     return Observed(shape, samples, numbers, stages, tables[-1].codes, columns.device)
@@ -127,34 +132,37 @@ def _wanted(shape: Shape, columns: Tensor, product: Product, parts: Sequence[Row
 
 def _estimate(keys: Tensor, most: int) -> float:
     """About how many of the keys, which are below ``most``, are distinct: linear counting in a table of marks."""
-    bits = (16 * len(keys)).bit_length()
+    bits = (4 * len(keys)).bit_length()
     if most > 2**bits:
         keys = (keys * -7046029254386353131 >> (64 - bits)) & (2**bits - 1)  # multiplicative hashing, wrapping around
     marks = torch.zeros(min(most, 2**bits), dtype=torch.bool, device=keys.device)
     marks[keys] = True
-    found = int(marks.sum())
+    found = int(torch.count_nonzero(marks))
     return found if most <= 2**bits else -(2.0**bits) * math.log1p(-found / 2**bits)
 
 
 def _checked(shape: Shape, indices: Any, device: torch.device | str | None) -> Tensor:
     """The indices as int64 with a row for every mode."""
     try:
-        given = torch.as_tensor(indices)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"indices must be an array of integers; got {type(indices).__name__} ({error})") from None
+        rows = np.asarray(indices) if isinstance(indices, list | tuple) else indices
+    except ValueError as error:
+        raise TypeError(f"indices must be an array of numbers; got {type(indices).__name__} ({line(error)})") from None
+    given = as_tensor("indices", rows)
     order = shape.tree.order
     if given.ndim != 2 or given.shape[1] != order:
         raise ValueError(f"indices need the shape (B, {order}), a row for every entry; got {tuple(given.shape)}")
     if given.dtype.is_floating_point or given.dtype.is_complex or given.dtype == torch.bool:
         raise TypeError(f"indices must be integers; got {given.dtype}")
-    columns = given.to(device=device, dtype=torch.int64).t().contiguous()
+    # a copy: never the caller's memory, or a tensor of inference mode
+    columns = given.to(device=device, dtype=torch.int64).t().clone(memory_format=torch.contiguous_format)
     if not columns.numel():
         return columns
     sizes = torch.tensor(shape.mode_sizes, device=columns.device)
-    if bool(((~columns).amax(1) >= 0).any() | (columns.amax(1) >= sizes).any()):  # ~index >= 0 for negative ones; amin is slow
+    least, most = torch.aminmax(columns, dim=1)
+    if bool(((least < 0) | (most >= sizes)).any()):
         row, mode = ((columns < 0) | (columns >= sizes[:, None])).t().nonzero()[0].tolist()
+        found = int(columns[mode, row]) % 2**64 if given.dtype == torch.uint64 else int(columns[mode, row])
         raise ValueError(
-            f"indices must be from 0 to below the mode's size; got {int(columns[mode, row])} in row {row} "
-            f"for mode {mode} of size {shape.mode_sizes[mode]}"
+            f"indices must be from 0 to below the mode's size; got {found} in row {row} for mode {mode} of size {shape.mode_sizes[mode]}"
         )
     return columns

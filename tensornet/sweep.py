@@ -41,12 +41,12 @@ class Table(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What the backward pass needs of a group."""
+    """What the backward pass needs of a group; factors and product only where they are kept, see :func:`restored`."""
 
     matrix: Tensor | list[Tensor] | None  # weights, stacked or one by one
-    factors: tuple[Tensor, ...]
     scales: tuple[Tensor | None, ...]
-    product: Tensor | None  # what the weights are multiplied with
+    factors: tuple[Tensor, ...] = ()
+    product: Tensor | None = None  # what the weights are multiplied with
 
 
 def sweep(
@@ -57,8 +57,14 @@ def sweep(
     inputs: Sequence[Tensor],
     rules: Rules,
     steps: list[Step] | None = None,
+    *,
+    matrices: Sequence[Tensor | list[Tensor] | None] = (),
+    plain: bool = False,
 ) -> None:
     """Computes the tables of the groups from ``start`` on, and drops those that no later group takes.
+
+    For a backward pass of inputs, a CPU keeps the tables of all groups but leaves: the rest is computed again faster than memory is
+    filled.
 
     Args:
         groups: All groups.
@@ -67,7 +73,9 @@ def sweep(
         weights: The weight of every node.
         inputs: For every leaf its inputs ``(B, D_n)``; without them, a leaf's table is its weight.
         rules: How parts are combined.
-        steps: Where the needs of a backward pass are appended; only outside of automatic differentiation.
+        steps: Where the needs of a backward pass are appended.
+        matrices: What :func:`collected` made of the weights from ``start`` on, where it is used again.
+        plain: No operation is recorded by automatic differentiation, which allows faster ones.
 
     Example:
         >>> from tensornet import HTF, ModeTree, circuit
@@ -75,36 +83,95 @@ def sweep(
         >>> circuit.grid(htf.shape, htf.weight_list(), combination=circuit.Combination()).shape  # sweeps over all entries
         torch.Size([3, 3])
     """
+    matrices = matrices or collected(groups[start:], weights)
+    lean = steps is not None and len(inputs) > 0 and weights[0].device.type == "cpu"
     taken: dict[int, int] = {}
     for place in range(start, len(groups)):
-        group = groups[place]
-        matrix = _matrix([weights[node] for node in group.nodes])
+        group, matrix = groups[place], matrices[place - start]
         exponents, count = None, 0
         factors: tuple[Tensor, ...] = ()
         scales: tuple[Tensor | None, ...] = ()
-        product: Tensor | None = None
         if group.parts:
             factors, scales, exponents, count = _factors(group, tables, rules)
+            product: Tensor | None
             if group.joined and rules.pooling == "product":
                 product = _joining(factors[1], matrix)
                 values = torch.bmm(factors[0], product.mT).view(group.count, -1, group.columns)
             else:
-                product = _combined(group, factors, rules.pooling)
-                values = multiply(product, matrix, steps is not None)
-        elif inputs:
-            product = torch.stack([inputs[node] for node in group.nodes])
-            values = multiply(product, matrix, steps is not None)
+                own = plain and (steps is None or (lean and (scales[0] is not None or not groups[group.parts[0].group].parts)))
+                product = _combined(group, factors, rules.pooling, own=own)
+                values = multiply(product, matrix, plain)
         else:
-            values = _leaves(group, matrix)
+            product = _inputs(group, inputs)
+            values = _leaves(group, matrix, product, plain)
         if rules.activation and group.nodes and group.nodes[0] < len(weights) - 1:
             values = values.relu()
         for part in group.parts:
             taken[part.group] = taken.get(part.group, 0) + group.count
-            if taken[part.group] == groups[part.group].count:
+            if taken[part.group] == groups[part.group].count and not (lean and (part.group < start or groups[part.group].parts)):
                 del tables[part.group]
         tables[place] = Table(values, exponents, count + bool(group.nodes))
         if steps is not None:
-            steps.append(Step(matrix, factors, scales, product))
+            steps.append(Step(matrix, scales) if lean and group.parts else Step(matrix, scales, factors, product))
+
+
+def restored(groups: Sequence[Group], start: int, steps: Sequence[Step], tables: dict[int, Table]) -> Step:
+    """The last of the steps, with its factors and product, which are computed again where only tables were kept.
+
+    Args:
+        groups: All groups.
+        start: Place of the group of the first step.
+        steps: What :func:`sweep` appended, without those of groups behind.
+        tables: The tables that were kept; those of leaves are added.
+
+    Example:
+        >>> from tensornet import ModeTree, make_shape
+        >>> from tensornet.folding import every_sample
+        >>> shape = make_shape(ModeTree.star(3), 2, 4)
+        >>> groups, tables, steps = every_sample(shape, 5, torch.device("cpu")).chunks[0], {}, []
+        >>> inputs = [torch.ones(5, 2)] * 3
+        >>> sweep(groups, 0, tables, [torch.ones(size) for size in shape.weights], inputs, Rules("product", None, 15), steps, plain=True)
+        >>> restored(groups, 0, steps, tables).product.shape
+        torch.Size([1, 5, 4])
+    """
+    step, group = steps[-1], groups[start + len(steps) - 1]
+    if step.factors or not group.parts:
+        return step
+    factors = []
+    for part, scale in zip(group.parts, step.scales):
+        if part.group not in tables:
+            leaf = steps[part.group - start]
+            tables[part.group] = Table(_leaves(groups[part.group], leaf.matrix, leaf.product, True), None, 1)
+        values = _run(tables[part.group], part.first, group.count).values
+        factors.append(values if scale is None else values * scale)
+    return Step(step.matrix, step.scales, tuple(factors), _combined(group, factors, "product", own=False))
+
+
+def collected(groups: Sequence[Group], weights: Sequence[Tensor]) -> list[Tensor | list[Tensor] | None]:
+    """The weights of every group, stacked or, where that would copy much, one by one.
+
+    Example:
+        >>> from tensornet import ModeTree, make_shape
+        >>> from tensornet.folding import every_sample
+        >>> shape = make_shape(ModeTree.star(3), 2, 4)
+        >>> groups = every_sample(shape, 1, torch.device("cpu")).chunks[0]
+        >>> [matrix.shape for matrix in collected(groups, [torch.ones(size) for size in shape.weights]) if matrix is not None]
+        [torch.Size([3, 2, 4]), torch.Size([1, 4, 1])]
+    """
+    return [_matrix([weights[node] for node in group.nodes]) for group in groups]
+
+
+def _matrix(weights: list[Tensor]) -> Tensor | list[Tensor] | None:
+    if not weights:
+        return None
+    first = weights[0]
+    if len(weights) == 1:
+        return first.unsqueeze(0)
+    if first.numel() > LARGE and first.device.type == "cpu":
+        return weights
+    if all(weight is first for weight in weights):
+        return first.expand(len(weights), *first.shape)
+    return torch.stack(weights)
 
 
 def multiply(product: Tensor, matrix: Tensor | list[Tensor] | None, plain: bool) -> Tensor:
@@ -149,20 +216,15 @@ def power_of_two(exponents: Tensor, dtype: torch.dtype) -> Tensor:
     return ((exponents.to(torch.int32) + 127) << 23).view(torch.float32).to(dtype)
 
 
-def _matrix(weights: list[Tensor]) -> Tensor | list[Tensor] | None:
-    if not weights:
+def _inputs(group: Group, inputs: Sequence[Tensor]) -> Tensor | None:
+    if not inputs:
         return None
-    first = weights[0]
-    if len(weights) == 1:
-        return first.unsqueeze(0)
-    if first.numel() > LARGE and first.device.type == "cpu":
-        return weights
-    if all(weight is first for weight in weights):
-        return first.expand(len(weights), *first.shape)
-    return torch.stack(weights)
+    return inputs[group.nodes[0]].unsqueeze(0) if group.count == 1 else torch.stack([inputs[node] for node in group.nodes])
 
 
-def _leaves(group: Group, matrix: Tensor | list[Tensor] | None) -> Tensor:
+def _leaves(group: Group, matrix: Tensor | list[Tensor] | None, inputs: Tensor | None, plain: bool) -> Tensor:
+    if inputs is not None:
+        return multiply(inputs, matrix, plain)
     if group.picks is None:
         return stacked(matrix)
     assert matrix is not None
@@ -175,7 +237,7 @@ def _factors(
     """The factors of a group's products, scaled where too many weights would be multiplied, with the sum of their exponents."""
     parts = [_run(tables[part.group], part.first, group.count) for part in group.parts]
     scales: list[Tensor | None] = [None] * len(parts)
-    count = sum(part.factors for part in parts)
+    count = parts[0].factors if len(parts) == 1 else parts[0].factors + parts[1].factors
     if count > rules.budget and rules.pooling == "product":
         for place in sorted(range(len(parts)), key=lambda place: parts[place].values.shape[1]):
             if count > rules.budget and (parts[place].factors > 1 or not rules.budget):
@@ -183,7 +245,7 @@ def _factors(
                 scales[place], parts[place] = _scaled(parts[place], alone=not rules.budget)
     values, exponents = [], []
     for part, table in zip(group.parts, parts):
-        values.append(_take(table.values, part.rows))
+        values.append(table.values if part.rows is None else _take(table.values, part.rows))
         exponents.append(None if table.exponents is None else _take(table.exponents, part.rows))
     return tuple(values), tuple(scales), _sum(group, values, exponents), count
 
@@ -225,18 +287,23 @@ def _scaled(table: Table, alone: bool) -> tuple[Tensor, Table]:
     dtype, width = numbers.dtype, numbers.shape[-1]
     size = numbers.abs() @ numbers.new_full((width,), width**-0.5)
     if dtype == torch.float64:
-        exponents, most = (size.view(torch.int64) >> 52).to(torch.int32) - 1023, 1022
+        bits, digits, bias, most = size.view(torch.int64), 52, 1023, 1022
     else:
-        exponents, most = (size.to(torch.float32).view(torch.int32) >> 23) - 127, 14 if dtype == torch.float16 else 126
+        bits, digits, bias, most = size.to(torch.float32).view(torch.int32), 23, 127, 14 if dtype == torch.float16 else 126
     lift = most // 3 if alone else 0
-    exponents = exponents.clamp(lift - most, most) - lift
-    scale = power_of_two(-exponents, dtype).unsqueeze(-1)
+    exponents = (bits >> digits).sub_(bias).clamp_(lift - most, most)
+    if lift:
+        exponents.sub_(lift)
+    scale = ((bias - exponents) << digits).view(torch.float64 if digits == 52 else torch.float32).to(dtype).unsqueeze(-1)
+    exponents = exponents.to(torch.int32)
     return scale, Table(table.values * scale, exponents if table.exponents is None else table.exponents + exponents, 1)
 
 
-def _combined(group: Group, factors: Sequence[Tensor], pooling: str) -> Tensor:
+def _combined(group: Group, factors: Sequence[Tensor], pooling: str, *, own: bool) -> Tensor:
     if len(factors) == 1:
         return factors[0]
+    if own and pooling == "product" and not group.crossed:  # then factors are no weights, and used nowhere else
+        return torch.mul(*factors, out=factors[0])
     first, second = (factors[0].unsqueeze(2), factors[1].unsqueeze(1)) if group.crossed else factors
     if pooling == "product":
         product = first * second

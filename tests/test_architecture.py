@@ -45,10 +45,10 @@ TABLE = {
     "tensornet.execute": Row("costs network plan programs shape", "psutil torch"),
     # evaluation without the end tensor: shares nothing with what is above
     "tensornet.folding": Row("shape", "numpy torch"),
-    "tensornet.observed": Row("folding shape", "torch"),
+    "tensornet.observed": Row("arrays checks folding shape", "numpy torch"),
     "tensornet.sweep": Row("folding", "torch"),
     "tensornet.reverse": Row("folding sweep", "torch"),
-    "tensornet.circuit": Row("folding observed reverse shape sweep", "torch"),
+    "tensornet.circuit": Row("arrays folding observed reverse shape sweep", "torch"),
     # the factorization and what is read off it
     "tensornet.components": Row("checks shape tree", "torch"),
     "tensornet.graphs": Row(packages="torch"),

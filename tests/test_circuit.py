@@ -13,7 +13,7 @@ from generators import random_array, random_case
 from oracles import end_tensor, measure
 
 from tensornet import folding
-from tensornet.circuit import Combination, combination, entries, forward, grid
+from tensornet.circuit import Combination, combination, entries, forward, grid, grid_bytes
 from tensornet.observed import observe
 from tensornet.shape import make_shape, shape_of_weights
 from tensornet.tree import ModeTree
@@ -55,6 +55,13 @@ def chunked(monkeypatch):
     monkeypatch.setattr(folding, "_most_kept", lambda device, steps: 200)
 
 
+@pytest.fixture
+def one_by_one(monkeypatch):
+    """Samples are taken in small chunks and nodes one by one, as for many samples, and what the way back needs is kept."""
+    monkeypatch.setattr(folding, "APART", 0)
+    monkeypatch.setattr(folding, "AT_ONCE", 40)
+
+
 class TestAgreementWithEquation3:
     @pytest.mark.parametrize("start", range(0, 1000, 100))
     def test_entries_and_grid(self, start):
@@ -81,6 +88,27 @@ class TestAgreementWithEquation3:
             agree(entries(case.shape, case.weights, case.indices), case.wanted)
             agree(forward(case.shape, case.weights, case.onehot), case.wanted)
             agree(unlogged(entries(case.shape, case.weights, case.indices, log=True)), case.wanted)
+
+    def test_nodes_one_by_one(self, one_by_one):
+        assert len(folding.every_sample(Case(3).shape, 300, torch.device("cpu")).bounds) > 1
+        for seed in range(60):
+            case = Case(seed, samples=300)
+            fixed = [weight.detach() for weight in case.weights]
+            for weights in (case.weights, fixed):
+                agree(entries(case.shape, weights, case.indices), case.wanted)
+                agree(forward(case.shape, weights, case.onehot), case.wanted)
+                agree(unlogged(forward(case.shape, weights, case.onehot, log=True)), case.wanted)
+
+    def test_neither_weights_nor_inputs_are_written_to(self, one_by_one):
+        for seed in range(30):
+            case = Case(seed, samples=30)
+            tensors = [weight.detach() for weight in case.weights] + case.onehot
+            before = [tensor.clone() for tensor in tensors]
+            for given in (case.weights, tensors[: len(case.weights)]):
+                found = [entries(case.shape, given, case.indices), forward(case.shape, given, case.onehot)]
+                if found[0].requires_grad:
+                    torch.autograd.grad([value.abs().sum() for value in found], case.weights)
+            assert all(torch.equal(*pair) for pair in zip(tensors, before))
 
     def test_logarithms(self):
         for seed in range(100):
@@ -331,6 +359,55 @@ class TestGradients:
                 for first, second in zip(written, recorded):
                     assert (first - second).abs().max() <= 1e-9 * second.abs().max()
 
+    def test_every_gradient_with_nodes_one_by_one(self, one_by_one):
+        self.test_every_gradient_is_that_of_recorded_operations()
+
+    def test_tensors_given_twice_or_computed_from_each_other(self):
+        """Recorded gradients of a tensor count its ways into the result once, as those that are written out."""
+        shape = make_shape(ModeTree.star(2), 3, 2)
+        first, vectors, top = (torch.randn(size, dtype=torch.float64).requires_grad_() for size in ((3, 2), (5, 3), (2, 1)))
+        runs = (
+            (lambda: forward(shape, [first, 2 * first, top], [vectors, vectors]), (first, vectors)),
+            (lambda: entries(shape, [first, 2 * first, top], [[0, 1], [2, 2]]), (first,)),
+        )
+        for run, given in runs:
+            written = torch.autograd.grad(run().sum(), given)
+            recorded = torch.autograd.grad(run().sum(), given, create_graph=True)
+            for one, other in zip(written, recorded):
+                torch.testing.assert_close(one, other)
+
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_second_derivatives_of_logarithms(self, dtype):
+        shape = make_shape(ModeTree.perfect(4), 2, 2)
+        rng = np.random.default_rng(0)
+        weights = [torch.tensor(random_array(rng, size, dtype)).requires_grad_() for size in shape.weights]
+        vectors = torch.tensor(random_array(rng, (2, 4, 2), dtype))
+        assert torch.autograd.gradgradcheck(lambda *given: entries(shape, given, [[0, 1, 1, 0]], log=True)[1], weights)
+        assert torch.autograd.gradgradcheck(lambda *given: forward(shape, given, vectors, log=True)[1], weights)
+
+    @pytest.mark.filterwarnings("ignore:.*torch.jit.*")
+    @pytest.mark.parametrize("log", [False, True])
+    def test_forward_mode_and_many_gradients_at_once(self, log):
+        case = Case(9, dtype=np.float64, samples=4, max_order=4, max_mode_size=3, max_rank=2)
+        vectors = [torch.tensor(given[:2]) for given in case.vectors]
+        checks = {"check_forward_ad": True, "check_batched_grad": True, "check_batched_forward_grad": True}
+        for run in (
+            lambda *given: entries(case.shape, given, case.indices, log=log),
+            lambda *given: forward(case.shape, given, vectors, log=log),
+        ):
+            function = (lambda *given, run=run: run(*given)[1]) if log else run
+            assert torch.autograd.gradcheck(function, case.weights, **checks)
+
+    def test_jacobians_at_once(self):
+        case = Case(10, dtype=np.float64, samples=6)
+
+        def run(*weights):
+            return entries(case.shape, weights, case.indices)
+
+        plain = torch.autograd.functional.jacobian(run, tuple(case.weights))
+        for first, second in zip(plain, torch.autograd.functional.jacobian(run, tuple(case.weights), vectorize=True)):
+            torch.testing.assert_close(first, second)
+
     def test_a_retained_graph_gives_the_same_again(self):
         case = Case(12, dtype=np.float64)
         loss = entries(case.shape, case.weights, case.indices).square().sum()
@@ -438,6 +515,24 @@ class TestLimits:
         agree(entries(case.shape, case.weights, case.indices.tolist()), case.wanted)
 
 
+class TestBytes:
+    """What the grid tensor takes, by hand."""
+
+    def test_by_hand(self):
+        shape = make_shape(ModeTree.perfect(4), 10, 3)
+        tables, root = 2 * 100 * 3, 10**4  # the root's product has 3 numbers an entry, its table 1
+        assert grid_bytes(shape, 8, combination=Combination("max")) == 8 * (tables + 4 * root)
+        assert grid_bytes(shape, 8, combination=Combination("max"), recording=True) == 8 * (4 * 10 * 3 + 2 * tables + 4 * root)
+        assert grid_bytes(shape, 8) == 8 * (tables + 3 * 100 + root)  # products come of one matrix product
+
+    def test_nodes_with_many_children(self):
+        shape = make_shape(ModeTree.star(3), (2, 3, 4), 5)
+        assert grid_bytes(shape, 4, combination=Combination("mean")) == 4 * (5 * (6 + 4 + 24) + 24)
+
+    def test_what_fits_nowhere(self):
+        assert grid_bytes(make_shape(ModeTree.perfect(16), 4, 4), 4, combination=Combination("max")) > 64 * 2**30
+
+
 class TestErrors:
     shape = make_shape(ModeTree.star(2), (2, 3), 2)
     weights = tuple(torch.ones(size) for size in shape.weights)
@@ -470,6 +565,17 @@ class TestErrors:
             forward(self.shape, self.weights, [[[1.0, 2.0]], torch.ones(1, 3)])
         with pytest.raises(ValueError, match=r"inputs must be on the weights' device cpu; got meta for mode 1"):
             forward(self.shape, self.weights, [torch.ones(4, 2), torch.ones(4, 3, device="meta")])
+
+    @pytest.mark.parametrize("wrong", [None, 5, "abc", np.ones((4, 2, 3))])
+    def test_no_inputs_at_all(self, wrong):
+        with pytest.raises(TypeError, match=f"inputs must be a tensor, or one tensor for each mode; got {type(wrong).__name__}"):
+            forward(self.shape, self.weights, wrong)
+
+    def test_sparse_inputs(self):
+        with pytest.raises(TypeError, match=r"inputs must be dense; got a tensor of the layout torch\.sparse_coo"):
+            forward(self.shape, self.weights, torch.ones(4, 2, 3).to_sparse())
+        with pytest.raises(TypeError, match=r"inputs for mode 1 must be dense; got a tensor of the layout torch\.sparse_coo"):
+            forward(self.shape, self.weights, [torch.ones(4, 2), torch.ones(4, 3).to_sparse()])
 
     def test_unknown_combinations(self):
         with pytest.raises(ValueError, match="pooling must be 'product', 'max' or 'mean'; got 'sum'"):

@@ -412,3 +412,11 @@ def test_on_a_gpu_with_captured_calls() -> None:
         assert len(htf._captured) == 2
         inputs = torch.randn(100, 8, 4, device="cuda")
         assert torch.allclose(htf(inputs, capture=True), htf(inputs), rtol=1e-4)
+
+
+def test_pooled_end_tensors_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(MemoryLimitError, match=r"the end tensor needs .* but may use 1 B; entries\(indices\)"):
+        HTF(ModeTree.perfect(8), 4, 2, pooling="max").contract(memory_limit=1)
+    with pytest.raises(MemoryLimitError, match=r"the end tensor needs about 1e\d+ B but may use"):
+        HTF(ModeTree.perfect(64), 4, 4, pooling="mean").contract()
+    assert HTF(ModeTree.perfect(4), 3, 2, pooling="max").contract(memory_limit=10**6).shape == (3, 3, 3, 3)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from generators import random_case
 
+from tensornet.circuit import Combination, entries
 from tensornet.folding import every_entry, every_sample, split
 from tensornet.observed import observe
 from tensornet.shape import make_shape, shape_of_weights
@@ -80,9 +81,19 @@ class TestRows:
 class TestFolding:
     def test_levels_of_a_perfect_tree_are_single_groups(self):
         shape = make_shape(ModeTree.perfect(64), 8, 4)
-        observed = observe(shape, np.random.default_rng(0).integers(0, 8, (3000, 64)))
+        observed = observe(shape, np.random.default_rng(0).integers(0, 8, (1000, 64)))
         assert [group.count for group in groups(observed)] == [64, 32, 16, 8, 4, 2, 1]
         assert [group.count for group in every_sample(shape, 10, torch.device("cpu")).chunks[0]] == [64, 32, 16, 8, 4, 2, 1]
+
+    @pytest.mark.parametrize(("kind", "most"), [("perfect", 7), ("chain", 2), ("star", 7)])
+    def test_nodes_with_many_samples_are_apart_and_need_few_tables_at_a_time(self, kind, most):
+        stages = every_sample(make_shape(getattr(ModeTree, kind)(64), 8, 32), 5000, torch.device("cpu"))
+        alive, largest = set(), 0
+        for place, group in enumerate(stages.chunks[0]):
+            assert group.count == 1
+            alive = alive - {part.group for part in group.parts} | {place}
+            largest = max(largest, len(alive))
+        assert largest == most
 
     def test_nodes_with_many_children_are_split(self):
         shape = make_shape(ModeTree.star(9), 2, 5)
@@ -113,8 +124,66 @@ class TestFolding:
         assert all(stop == start for (_, stop), (start, _) in zip(bounds, bounds[1:]))
 
 
+class TestKinds:
+    """Indices in whatever way they are held give the same preparation."""
+
+    shape = make_shape(ModeTree.star(2), 9, 2)
+    rows = np.array([[0, 1], [2, 3], [8, 4]])
+    read_only = rows.copy()
+    read_only.setflags(write=False)
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            np.ascontiguousarray(rows[::-1])[::-1],
+            np.asfortranarray(rows),
+            rows.astype(">i4"),
+            rows.astype(np.uint64),
+            read_only,
+            list(rows),
+            [tuple(row) for row in rows.tolist()],
+            torch.tensor(rows, dtype=torch.uint8),
+            torch.tensor(rows).t().contiguous().t(),
+        ],
+        ids=["reversed", "by columns", "big-endian", "uint64", "read-only", "list of arrays", "tuples", "uint8", "transposed"],
+    )
+    def test_the_same_entries(self, given):
+        weights = [torch.arange(1.0, 10.0)[:, None].expand(9, 2), torch.linspace(1, 2, 9)[:, None].expand(9, 2), torch.ones(2, 1)]
+        wanted = entries(self.shape, weights, torch.tensor(self.rows))
+        assert torch.equal(entries(self.shape, weights, observe(self.shape, given)), wanted)
+
+    @pytest.mark.parametrize("order", [1, 2])
+    def test_later_changes_of_the_given_array_are_not_seen(self, order):
+        shape = make_shape(ModeTree.star(order), 9, 2)
+        weights = [torch.randn(size) for size in shape.weights]
+        given = torch.tensor(self.rows[:, :order]).t().contiguous().t()
+        observed = observe(shape, given)
+        before = entries(shape, weights, observed)
+        given.zero_()
+        assert torch.equal(entries(shape, weights, observed), before)
+
+    @pytest.mark.parametrize("mode_size", [3, 1000])
+    @pytest.mark.parametrize("pooling", ["product", "max"])
+    def test_prepared_in_inference_mode_for_training(self, mode_size, pooling):
+        shape = make_shape(ModeTree.perfect(4), mode_size, 2)
+        with torch.inference_mode():
+            given = torch.arange(80).view(20, 4) % mode_size
+            observed = observe(shape, given).to("cpu")
+        weights = [torch.ones(size, requires_grad=True) for size in shape.weights]
+        entries(shape, weights, observed, combination=Combination(pooling)).sum().backward()
+        assert weights[0].grad.sum() > 0
+
+
 class TestErrors:
     shape = make_shape(ModeTree.star(3), (4, 5, 6), 2)
+
+    def test_numbers_that_no_signed_integer_holds(self):
+        with pytest.raises(ValueError, match="got 9223372036854775809 in row 0 for mode 1 of size 5"):
+            observe(self.shape, np.array([[0, 2**63 + 1, 0]], dtype=np.uint64))
+
+    def test_sparse_tensors(self):
+        with pytest.raises(TypeError, match=r"indices must be dense; got a tensor of the layout torch\.sparse_coo"):
+            observe(self.shape, torch.eye(3, dtype=torch.int64).to_sparse())
 
     @pytest.mark.parametrize(("wrong", "value"), [((1, 1), 5), ((2, 0), -1), ((0, 2), 600)])
     def test_out_of_range(self, wrong, value):
@@ -136,7 +205,7 @@ class TestErrors:
 
     @pytest.mark.parametrize("wrong", [None, "entries", [["a", "b", "c"]], {"rows": 1}, [[1, 2, 3], [1]]])
     def test_no_arrays(self, wrong):
-        with pytest.raises(TypeError, match="indices must be an array of integers; got"):
+        with pytest.raises(TypeError, match="indices must be an array of numbers; got"):
             observe(self.shape, wrong)
 
 
