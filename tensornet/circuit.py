@@ -267,7 +267,8 @@ def _result(values: Tensor, exponents: Tensor | None, last: Tensor | None, log: 
         return _unscaled(values, exponents)
     scale, own = _inverse_power(values)  # near 1, squares of values, of which second derivatives consist, stay in range
     values, exponents = values * scale, own if exponents is None else exponents + own
-    size = values.abs().log()
+    zero = values == 0
+    size = values.masked_fill(zero, 1).abs().log().masked_fill(zero, -math.inf)  # the gradient of a logarithm of 0 is defined as 0
     return values.sgn(), size + exponents.to(size.dtype) * math.log(2)
 
 

@@ -22,7 +22,7 @@ from tensornet.shape import Shape
 
 # On a CPU, a table with a row a sample is computed by itself where its samples take this many numbers: calls no longer cost much then,
 # and few tables at a time stay in the cache.
-APART = 2**16
+APART = 2**17
 AT_ONCE = 3 * 2**16  # numbers that a chunk of samples takes in each of these tables
 WIDEST_JOIN = 8  # most columns for which all combinations of two tables come of one matrix product of them
 
@@ -353,7 +353,6 @@ def _staged(folded: Fold, samples: int, device: torch.device) -> Stages:
 def _most_kept(device: torch.device, steps: int) -> int:
     """Most numbers of samples that are kept for the backward pass; with more, samples are taken in chunks and computed again.
 
-    On a CPU, where fresh memory and numbers that leave the cache cost more than arithmetic, these are few, but enough for each step
-    to outweigh its call.
+    On a CPU, where fresh memory costs more than arithmetic, these are few, but enough for each step to outweigh its call.
     """
     return max(min(2**27, 2**23 * steps), 2**18 * steps) if device.type == "cpu" else 2**30

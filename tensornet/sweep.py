@@ -110,7 +110,8 @@ def sweep(
             taken[part.group] = taken.get(part.group, 0) + group.count
             if taken[part.group] == groups[part.group].count and not (lean and (part.group < start or groups[part.group].parts)):
                 del tables[part.group]
-        tables[place] = Table(values, exponents, count + bool(group.nodes))
+        given = len(group.parts) == 0 and len(inputs) > 0  # a leaf's inputs are a factor too
+        tables[place] = Table(values, exponents, count + bool(group.nodes) + given)
         if steps is not None:
             steps.append(Step(matrix, scales) if lean and group.parts else Step(matrix, scales, factors, product))
 

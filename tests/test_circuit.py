@@ -277,6 +277,25 @@ class TestScaling:
                 rows[node] = (rows[below[0]] * rows[below[1]]) @ weights[node]
         torch.testing.assert_close(entries(shape, weights, indices), rows[-1][:, 0], rtol=1e-5, atol=1e-6)
 
+    def test_inputs_count_as_factors(self):
+        tree = ModeTree.balanced(64)
+        sizes = [2.0 ** (0 if len(node) == 64 else 6 if max(node) < 32 else -6) for node in tree.nodes]
+        weights = [torch.full((1, 1), size) for size in sizes]
+        inputs = [torch.full((2, 1), sizes[mode]) for mode in range(64)]  # one half of all numbers is 64, the other 1/64
+        assert forward(make_shape(tree, 1, 1), weights, inputs).tolist() == [1.0, 1.0]
+
+    def test_the_gradient_of_the_logarithm_of_zero_is_zero(self):
+        shape = make_shape(ModeTree.star(2), 2, 2)
+        weights = [torch.ones(2, 2), torch.ones(2, 2), torch.zeros(2, 1)]
+        gradients = []
+        for node in range(3):
+            given = [weight.clone().requires_grad_(place == node) for place, weight in enumerate(weights)]
+            sign, size = entries(shape, given, [[0, 0], [1, 1]], log=True)
+            assert sign.tolist() == [0.0, 0.0]
+            assert size.tolist() == [-torch.inf, -torch.inf]
+            gradients += torch.autograd.grad(size.exp().sum(), given[node])
+        assert all(torch.equal(gradient, torch.zeros_like(gradient)) for gradient in gradients)
+
     def test_zeros_are_defined(self):
         shape = make_shape(ModeTree.balanced(40), 2, 3)
         weights = [torch.ones(size) for size in shape.weights]
