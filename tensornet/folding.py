@@ -23,7 +23,7 @@ from tensornet.shape import Shape
 # On a CPU, a table with a row a sample is computed by itself where its samples take this many numbers: calls no longer cost much then,
 # and few tables at a time stay in the cache.
 APART = 2**17
-AT_ONCE = 3 * 2**16  # numbers that a chunk of samples takes in each of these tables
+AT_ONCE = 3 * 2**16  # numbers that a chunk of samples takes in each of these tables, for every thread
 WIDEST_JOIN = 8  # most columns for which all combinations of two tables come of one matrix product of them
 
 
@@ -342,7 +342,7 @@ def _staged(folded: Fold, samples: int, device: torch.device) -> Stages:
     length = samples if kept else most // 2 // folded.numbers + 1
     cut = any(group.picks is not None or any(part.rows is not None for part in group.parts) for group in rest)
     if device.type == "cpu" and not cut:
-        length = min(length, AT_ONCE * len(folded.rows) // folded.numbers + 1)
+        length = min(length, torch.get_num_threads() * AT_ONCE * len(folded.rows) // folded.numbers + 1)
     count = max(1, -(-samples // max(length, 1)))
     bounds = tuple((samples * place // count, samples * (place + 1) // count) for place in range(count))
     if len(bounds) == 1 or not cut:
