@@ -342,7 +342,8 @@ def _staged(folded: Fold, samples: int, device: torch.device) -> Stages:
     length = samples if kept else most // 2 // folded.numbers + 1
     cut = any(group.picks is not None or any(part.rows is not None for part in group.parts) for group in rest)
     if device.type == "cpu" and not cut:
-        length = min(length, torch.get_num_threads() * AT_ONCE * len(folded.rows) // folded.numbers + 1)
+        threads = 1 if torch.compiler.is_compiling() else torch.get_num_threads()  # which torch.compile cannot trace
+        length = min(length, threads * AT_ONCE * len(folded.rows) // folded.numbers + 1)
     count = max(1, -(-samples // max(length, 1)))
     bounds = tuple((samples * place // count, samples * (place + 1) // count) for place in range(count))
     if len(bounds) == 1 or not cut:
