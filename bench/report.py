@@ -145,7 +145,8 @@ def markdown(outcomes: Sequence[Outcome], common: dict[str, Any], command: str) 
         "# Benchmarks",
         f"`{command}` on {common['date']}: {machine}, {common['threads']} threads, {common['dtype']}; {versions}.",
         "Medians of interleaved rounds. A sample is the mean over as many calls as fill 20 ms, so that caches are as warm as in a loop; "
-        "peers that have several paths or executors are timed with the one that was fastest beforehand. Every result was first compared with tensornet's. Ratios are medians over the rounds of the two "
+        "peers that have several paths or executors are timed with the one that was fastest beforehand. Every result was first compared "
+        "with tensornet's. Ratios are medians over the rounds of the two "
         "times in one round; below 1 tensornet is the faster. The gradient that is pulled back has the memory layout of each program's "
         "own result. The floor is max(flops of the best plan / measured rate of its matrix products into warm memory, bytes that must "
         "be moved / measured bandwidth of a warm copy); `+ fresh` is what writing the result costs more in memory that has just been "
