@@ -17,10 +17,10 @@ from torch import Tensor
 
 from tensornet.cli import peers
 from tensornet.cli.arguments import examples, seed
+from tensornet.evaluation.observed import observe
+from tensornet.files.storage import replacing
 from tensornet.htf import HTF
-from tensornet.observed import observe
 from tensornet.optim import GroupRMSprop
-from tensornet.storage import replacing
 from tensornet.tree import ModeTree, Node
 
 CONTRACTED = {"order": 8, "size": 8, "rank": 64}  # of the tree that is contracted beside other libraries
