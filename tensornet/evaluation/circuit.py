@@ -20,7 +20,7 @@ from torch import Tensor
 
 from tensornet.arrays import as_tensor
 from tensornet.evaluation.folding import every_entry, every_sample
-from tensornet.evaluation.observed import Observed, observe
+from tensornet.evaluation.observed import Observed, observe, once
 from tensornet.evaluation.reverse import evaluate
 from tensornet.evaluation.sweep import Rules, power_of_two
 from tensornet.shape import Shape
@@ -110,7 +110,7 @@ def entries(
         2.079
     """
     device = weights[0].device
-    observed = indices if isinstance(indices, Observed) else observe(shape, indices, device)
+    observed = indices if isinstance(indices, Observed) else once(shape, indices, device)
     if observed.shape != shape:
         raise ValueError("indices must be observed for the factorization's own tree and sizes; got indices observed for others")
     if observed.device != device:

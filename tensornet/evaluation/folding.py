@@ -58,6 +58,13 @@ class Part:
     def _to(self, device: torch.device | str) -> Part:
         return self if self.rows is None else replace(self, rows=self.rows.to(device))
 
+    def _filled(self, members: int, columns: Tensor) -> Part:
+        if self.rows is None:
+            return self
+        first = torch.arange(0, self.size, self.size // members, device=columns.device).unsqueeze(1)
+        rows = rows_of(self.rows.view(members, -1).to(columns.device) - first, columns) + first
+        return replace(self, rows=rows.flatten().to(_index_type(self.size, rows.numel())))
+
     def _cut(self, members: int, start: int, stop: int) -> Part:
         return self if self.rows is None else replace(self, rows=self.rows.view(members, -1)[:, start:stop].flatten())
 
@@ -203,6 +210,56 @@ def _known_entry_fold(shape: Shape) -> Fold:
     return _fold(split(shape, math.prod(shape.mode_sizes)), cross, math.inf)
 
 
+def outlined(products: Sequence[Product], choose: Callable[[Product, Sequence[Rows]], Rows], samples: int, *, cpu: bool) -> Fold:
+    """The products in groups, for rows that ``choose`` finds without indices; :func:`filled` completes them.
+
+    In place of the rows of the samples, codes are modes and strides ``(mode, stride, mode, stride, ...)``.
+
+    Example:
+        >>> from tensornet.shape import make_shape
+        >>> from tensornet.tree import ModeTree
+        >>> def crossed(product, parts):
+        ...     return Rows(9, crossed=True) if parts else Rows(3, codes=torch.tensor([product.node, 1]))
+        >>> len(outlined(split(make_shape(ModeTree.star(2), 3, 4), 5), crossed, 5, cpu=True).groups)
+        2
+    """
+    return _fold(products, choose, APART / max(samples, 1) if cpu else math.inf)
+
+
+def filled(outline: Fold, columns: Tensor) -> Stages:
+    """The steps of an outline for indices ``(N, B)``.
+
+    Example:
+        >>> from tensornet.shape import make_shape
+        >>> from tensornet.tree import ModeTree
+        >>> def gathered(product, parts):
+        ...     codes = torch.tensor([product.node, 1])
+        ...     return Rows(4, True, None, (parts[0].codes, parts[1].codes)) if parts else Rows(3, codes=codes)
+        >>> outline = outlined(split(make_shape(ModeTree.star(2), 3, 4), 4), gathered, 4, cpu=True)
+        >>> [part.rows.tolist() for part in filled(outline, torch.tensor([[0, 1, 2, 2], [1, 1, 0, 2]])).chunks[0][0].parts]
+        [[0, 1, 2, 2], [1, 1, 0, 2]]
+    """
+    groups = tuple(replace(group, parts=tuple(part._filled(group.count, columns) for part in group.parts)) for group in outline.groups)
+    return _staged(outline._replace(groups=groups), columns.shape[1], columns.device)
+
+
+def rows_of(codes: Tensor, columns: Tensor) -> Tensor:
+    """Rows of the samples in a table of all entries: sums of indices times strides.
+
+    Args:
+        codes: Modes and strides ``(..., 2 * k)``, alternating.
+        columns: Indices ``(N, B)``.
+
+    Returns:
+        ``(..., B)``.
+
+    Example:
+        >>> rows_of(torch.tensor([1, 3, 0, 1]), torch.tensor([[0, 1, 2], [1, 1, 0]]))
+        tensor([3, 4, 2])
+    """
+    return (columns[codes[..., 0::2]] * codes[..., 1::2].unsqueeze(-1)).sum(-2)
+
+
 def chosen(
     products: Sequence[Product], choose: Callable[[Product, Sequence[Rows]], Rows], samples: int, device: torch.device
 ) -> tuple[Stages, list[Rows]]:
@@ -330,7 +387,11 @@ def _under_each_other(picks: Sequence[Tensor], count: int) -> Tensor | None:
     rows = torch.stack(list(picks))
     if len(picks) > 1:
         rows += torch.arange(0, len(picks) * count, count, device=rows.device)[:, None]
-    return rows.flatten().to(torch.int32 if max(len(picks) * count, rows.numel()) < 2**31 else torch.int64)
+    return rows.flatten().to(_index_type(len(picks) * count, rows.numel()))
+
+
+def _index_type(*numbers: int) -> torch.dtype:
+    return torch.int32 if max(numbers) < 2**31 else torch.int64
 
 
 def _staged(folded: Fold, samples: int, device: torch.device) -> Stages:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from tensornet.arrays import as_tensor
 from tensornet.checks import line
-from tensornet.evaluation.folding import WIDEST_JOIN, Product, Rows, Stages, chosen, split
+from tensornet.evaluation.folding import WIDEST_JOIN, Fold, Product, Rows, Stages, chosen, filled, outlined, rows_of, split
 from tensornet.shape import Shape
 
 # Work is counted in multiply-adds of a matrix product, forward and backward together.
@@ -25,6 +26,7 @@ GATHER = 7  # work of gathering a number as a factor and summing its gradient
 CROSS = 4  # work of multiplying a number by broadcasting and summing its gradient
 
 FEW = 16  # tables of which the samples are this many times the entries have all entries, whatever occurs
+PAYS = 4096  # samples from which the search for rows that occur several times pays within one evaluation
 MOSTLY = 0.85  # share of distinct ones above which the samples themselves are the rows
 
 
@@ -90,13 +92,70 @@ def observe(shape: Shape, indices: Any, device: torch.device | str | None = None
         eager: Callable[..., Observed] = torch.compiler.disable(observe)
         return eager(shape, indices, device)
     with torch.inference_mode(False):  # whose tensors could not be used in training
+        return _searched(shape, _checked(shape, indices, device))
+
+
+def _searched(shape: Shape, columns: Tensor) -> Observed:
+    samples = columns.shape[1]
+    products = split(shape, samples)
+    stages, tables = chosen(products, lambda product, parts: _wanted(shape, columns, product, parts), samples, columns.device)
+    return Observed(shape, samples, _numbers(products, tables), stages, tables[-1].codes, columns.device)
+
+
+def once(shape: Shape, indices: Any, device: torch.device | str | None = None) -> Observed:
+    """The entries prepared for a single evaluation; the arguments and errors are those of :func:`observe`.
+
+    With few samples, the search for rows that occur several times costs more than it saves. What is left to decide does not depend on
+    the indices, so that it is decided once for a number of samples.
+
+    Example:
+        >>> from tensornet.shape import make_shape
+        >>> from tensornet.tree import ModeTree
+        >>> once(make_shape(ModeTree.star(2), 100, 4), [[0, 1], [0, 1]]).rows  # two rows for the root, although one would do
+        (100, 100, 2)
+    """
+    if torch.compiler.is_compiling():
+        return observe(shape, indices, device)
+    with torch.inference_mode(False):
         columns = _checked(shape, indices, device)
         samples = columns.shape[1]
-        products = split(shape, samples)
-        stages, tables = chosen(products, lambda product, parts: _wanted(shape, columns, product, parts), samples, columns.device)
-    by_node = {product.node: rows.number for product, rows in zip(products, tables)}
-    numbers = tuple(by_node[node] for node in range(len(shape.tree.nodes)))
-    return Observed(shape, samples, numbers, stages, tables[-1].codes, columns.device)
+        if samples >= PAYS:
+            return _searched(shape, columns)
+        outline, numbers = _outline(shape, samples, columns.device.type == "cpu")
+        codes = outline.rows[-1].codes
+        last = None if codes is None else rows_of(codes.to(columns.device), columns)
+        return Observed(shape, samples, numbers, filled(outline, columns), last, columns.device)
+
+
+@lru_cache(maxsize=64)
+def _outline(shape: Shape, samples: int, cpu: bool) -> tuple[Fold, tuple[int, ...]]:
+    """The steps where every choice of indices is taken to occur once; and the numbers of rows of the nodes' tables."""
+
+    def choose(product: Product, parts: Sequence[Rows]) -> Rows:
+        if not parts:
+            return Rows(product.width, codes=torch.tensor([product.node, 1]))
+        if len(parts) == 1:
+            return Rows(parts[0].number, parts[0].samples, parts[0].codes)
+        first, second = parts
+        one_a_sample = Rows(samples, True, None, (first.codes, second.codes))
+        if first.codes is None or second.codes is None:
+            return one_a_sample
+        entries = first.number * second.number
+        if not _all_pay(shape, product, entries, samples):
+            return one_a_sample
+        above = first.codes.clone()
+        above[1::2] *= second.number
+        return Rows(entries, codes=torch.cat([second.codes, above]), crossed=True)
+
+    products = split(shape, samples)
+    outline = outlined(products, choose, samples, cpu=cpu)
+    return outline, _numbers(products, outline.rows)
+
+
+def _numbers(products: Sequence[Product], tables: Sequence[Rows]) -> tuple[int, ...]:
+    """Numbers of rows of the nodes' tables, by node id."""
+    found = {product.node: rows.number for product, rows in zip(products, tables)}
+    return tuple(found[node] for node in sorted(found) if node >= 0)
 
 
 def _wanted(shape: Shape, columns: Tensor, product: Product, parts: Sequence[Rows]) -> Rows:
@@ -115,19 +174,36 @@ def _wanted(shape: Shape, columns: Tensor, product: Product, parts: Sequence[Row
     all_of_them = Rows(entries, codes=keys, crossed=True)
     if FEW * entries <= samples:
         return all_of_them
-    matrix = product.columns if product.node >= 0 else 0
-    work = product.width * (matrix + 2 * GATHER)
-    crossed = entries * product.width * (matrix if 0 < matrix <= WIDEST_JOIN else matrix + CROSS)
     distinct = _estimate(keys, entries)
     if distinct >= MOSTLY * samples:  # so are those of all nodes above
-        gathered_again = 0 if product.node == len(shape.tree.nodes) - 1 else GATHER * product.columns * samples
-        return all_of_them if crossed + gathered_again <= samples * work else one_a_sample
-    if crossed <= distinct * work:
+        return all_of_them if _all_pay(shape, product, entries, samples) else one_a_sample
+    if _crossed_work(product, entries) <= distinct * _work(product):
         return all_of_them
     values, codes = torch.unique(keys, return_inverse=True)
     step = 1 << max(0, len(values).bit_length() - 4)  # few different numbers, so that nodes fold
     values = torch.nn.functional.pad(values, (0, -len(values) % step))
     return Rows(len(values), False, codes, (values // second.number, values % second.number))
+
+
+def _work(product: Product) -> int:
+    """Work of one row of a product of two gathered factors."""
+    return product.width * (_matrix(product) + 2 * GATHER)
+
+
+def _crossed_work(product: Product, entries: int) -> int:
+    """Work of all combinations of the rows of two factors."""
+    matrix = _matrix(product)
+    return entries * product.width * (matrix if 0 < matrix <= WIDEST_JOIN else matrix + CROSS)
+
+
+def _matrix(product: Product) -> int:
+    return product.columns if product.node >= 0 else 0
+
+
+def _all_pay(shape: Shape, product: Product, entries: int, samples: int) -> bool:
+    """Whether a table of all entries is less work than one row a sample, where nearly all samples differ."""
+    gathered_again = 0 if product.node == len(shape.tree.nodes) - 1 else GATHER * product.columns * samples
+    return FEW * entries <= samples or _crossed_work(product, entries) + gathered_again <= samples * _work(product)
 
 
 def _estimate(keys: Tensor, most: int) -> float:

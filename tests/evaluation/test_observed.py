@@ -9,7 +9,7 @@ from generators import random_case
 
 from tensornet.evaluation.circuit import Combination, entries
 from tensornet.evaluation.folding import every_entry, every_sample, split
-from tensornet.evaluation.observed import observe
+from tensornet.evaluation.observed import PAYS, observe, once
 from tensornet.shape import make_shape, shape_of_weights
 from tensornet.tree import ModeTree
 
@@ -76,6 +76,34 @@ class TestRows:
             for node, number in zip(tree.interior, observed.rows[tree.order :]):
                 occurring = len(np.unique(indices[:, list(node)], axis=0))
                 assert number <= max(15 * occurring, samples // 16)  # 15 where all entries come of one matrix product
+
+
+class TestOnce:
+    @pytest.mark.parametrize("samples", [0, 1, 7, 300])
+    def test_the_same_entries_and_gradients(self, samples):
+        for seed in range(60):
+            tree, arrays = random_case(seed, max_mode_size=9)
+            shape = shape_of_weights(tree, {node: array.shape for node, array in arrays.items()})
+            weights = [torch.from_numpy(arrays[node]).requires_grad_() for node in tree.nodes]
+            rng = np.random.default_rng(seed)
+            indices = np.stack([rng.integers(size, size=samples) for size in shape.mode_sizes], axis=1)
+            mix = torch.from_numpy(rng.standard_normal(samples))
+            results = []
+            for prepare in (observe, once):
+                values = entries(shape, weights, prepare(shape, indices))
+                results.append([values, *torch.autograd.grad((values * mix).sum(), weights)])
+            for found, wanted in zip(*results):
+                torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
+
+    def test_few_samples_are_not_searched_for_repetitions(self):
+        shape = make_shape(ModeTree.perfect(4), 1000, 16)
+        repeated = np.tile(np.arange(PAYS) % 3, (4, 1)).T
+        assert once(shape, repeated[:-1]).rows[-1] == PAYS - 1
+        assert once(shape, repeated).rows[-1] < 100
+
+    def test_small_tables_have_all_entries(self):
+        shape = make_shape(ModeTree.perfect(4), 4, 16)
+        assert once(shape, np.zeros((1000, 4), dtype=int)).rows[4] == 16
 
 
 class TestFolding:
