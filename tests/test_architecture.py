@@ -66,6 +66,9 @@ TABLE = {
     "tensornet.smoothing": Row(packages="torch"),
     "tensornet.fitting": Row("circuit htf observed optim shape smoothing", "torch"),
     "tensornet.completion": Row("fitting htf shape smoothing tree", "numpy torch"),
+    # the paper's dynamics
+    "tensornet.dynamics": Row(),
+    "tensornet.dynamics.flow": Row("checks", "numpy torch", lazy="scipy"),
     "tensornet": Row("completion features graphs htf layers network observed optim plan ranks shape storage tree"),
     # the commands
     "tensornet.cli.arguments": Row("tree", "torch"),
