@@ -115,7 +115,8 @@ def gradient_flow(
     start = _flat(weights)
     if not moments[-1]:  # nothing to integrate
         return Trajectory(moments, tuple(_unflat(start, shapes) for _ in moments), 0)
-    done = solve_ivp(rate, (0.0, moments[-1]), start, method="DOP853", t_eval=moments, rtol=tolerances[0], atol=tolerances[1])
+    with np.errstate(invalid="ignore", over="ignore"):  # a step that leaves the range of float64 is tried again, and smaller
+        done = solve_ivp(rate, (0.0, moments[-1]), start, method="DOP853", t_eval=moments, rtol=tolerances[0], atol=tolerances[1])
     if not done.success or not np.isfinite(done.y).all():
         raise FlowError(f"gradient flow could not be followed from time 0 to {moments[-1]:g}: {done.message}")
     return Trajectory(moments, tuple(_unflat(state, shapes) for state in done.y.T), int(done.nfev))

@@ -71,7 +71,7 @@ class Case:
         difference = tensor[tuple(self.indices.T)] - self.values
         if self.kind == "l2":
             return difference.square().mean()
-        return torch.nn.functional.huber_loss(difference, torch.zeros_like(difference), delta=0.5)
+        return torch.nn.functional.huber_loss(difference, torch.zeros_like(difference), delta=1.0)
 
     def objective(self, weights: Sequence[Tensor]) -> Tensor:
         """The loss of the end tensor of these weights (Equation 4).
@@ -102,7 +102,7 @@ class Case:
 def draw_case(seed: int, number: int) -> Case:
     """A random case, the same for the same arguments.
 
-    Trees have 3 to 5 modes in any order, nodes of 2 to 4 children and some of a single one; mode sizes are 2 or 3, ranks 1 to 3. About
+    Trees have 3 to 5 modes in any order, nodes of 2 to 4 children and some of a single one; mode sizes are 2 or 3, ranks 2 or 3. About
     half of the entries are observed. Weights are normal, of a scale at which end tensors neither vanish nor explode.
 
     Example:
@@ -111,8 +111,8 @@ def draw_case(seed: int, number: int) -> Case:
     """
     random = np.random.default_rng([seed, number, 0])
     order = int(random.integers(3, 6))
-    tree = ModeTree.random(order, max_arity=4, seed=int(random.integers(2**31)), unary=0.15)
-    ranks = {node: int(random.integers(1, 4)) for node in tree.interior}
+    tree = ModeTree.random(order, max_arity=4, seed=int(random.integers(2**31)), unary=0.08)
+    ranks = {node: int(random.integers(2, 4)) for node in tree.interior}
     shape = make_shape(tree, [int(random.integers(2, 4)) for _ in range(order)], ranks)
     weights = tuple(torch.from_numpy(0.7 * random.standard_normal(size)) for size in shape.weights)
     entries = math.prod(shape.mode_sizes)

@@ -15,7 +15,7 @@ from tensornet.dynamics.theory.records import Check, deviation
 
 POINTWISE = 1e-10  # relative; rounding of one gradient in float64
 SOLVER = 1e-7  # relative; what tolerances of 1e-10 a step may add up to along a trajectory
-TIMES = tuple(np.linspace(0, 2, 9).tolist())  # in natural times of the start
+TIMES = tuple(np.linspace(0, 1, 9).tolist())  # shares of the time in which weights move far
 FAINT = 1e-6  # projections below this share of what they can be are left out of quotients by them
 SCALES = (1.0, 0.5, 0.25)  # of the initialization, for Equation 7
 
@@ -80,8 +80,7 @@ def _equation_6(node: Motion) -> Tensor:
 def _integral(case: Case, start: list[Tensor]) -> float:
     """Deviation of the integrated right side of Equation 6 from the change of the norms, the largest over all nodes."""
     points, shares = np.polynomial.legendre.leggauss(20)
-    end = 2.0
-    found = flow(case, start, [0.0, *((points + 1) * end / 2).tolist(), end])
+    found = flow(case, start, [0.0, *((points + 1) / 2).tolist(), 1.0])
     first, *inner, last = [motion(case, weights) for weights in found.weights]
     worst = 0.0
     for node in case.tree.interior:

@@ -90,23 +90,34 @@ def inner_products(tree: ModeTree, left: Sequence[Tensor], right: Sequence[Tenso
     }
 
 
-def natural_time(case: Case, weights: Sequence[Tensor]) -> float:
-    """The time in which the weights would move by their own norm at the speed of their start.
+def horizon(case: Case, weights: Sequence[Tensor]) -> float:
+    """A time in which gradient flow moves the weights far: by at least a third of their norm, if it does so at all in good time.
+
+    The time is doubled from 1/64 of the time in which the weights would move by their norm at the speed of their start, and up to it:
+    what comes after a minimum is reached says nothing more about a statement, and is slow to integrate.
 
     Example:
         >>> from tensornet.dynamics.theory.cases import draw_case
         >>> case = draw_case(seed=0, number=0)
-        >>> natural_time(case, case.weights) > 0
+        >>> horizon(case, case.weights) > 0
         True
     """
-    def norm(tensors: Sequence[Tensor]) -> float:
-        return sum(tensor.square().sum().item() for tensor in tensors) ** 0.5
+    size = _norm(weights)
+    most = size / _norm(velocity(case.objective, weights))
+    for doublings in range(6, 0, -1):
+        time = most / 2**doublings
+        (reached,) = gradient_flow(case.objective, weights, [time], rtol=1e-3, atol=1e-4).weights
+        if _norm([now - then for now, then in zip(reached, weights)]) > size / 3:
+            return time
+    return most
 
-    return norm(weights) / norm(velocity(case.objective, weights))
+
+def _norm(tensors: Sequence[Tensor]) -> float:
+    return sum(tensor.square().sum().item() for tensor in tensors) ** 0.5
 
 
-def flow(case: Case, weights: Sequence[Tensor], times: Sequence[float], *, rtol: float = 1e-10) -> Trajectory:
-    """Gradient flow of the case's objective at the given multiples of the natural time.
+def flow(case: Case, weights: Sequence[Tensor], shares: Sequence[float]) -> Trajectory:
+    """Gradient flow of the case's objective at the given shares of the :func:`horizon`.
 
     Example:
         >>> from tensornet.dynamics.theory.cases import draw_case
@@ -114,5 +125,5 @@ def flow(case: Case, weights: Sequence[Tensor], times: Sequence[float], *, rtol:
         >>> len(flow(case, case.weights, [0.0, 0.5]).weights)
         2
     """
-    unit = natural_time(case, weights)
-    return gradient_flow(case.objective, weights, [unit * time for time in times], rtol=rtol, atol=1e-2 * rtol)
+    end = horizon(case, weights)
+    return gradient_flow(case.objective, weights, [end * share for share in shares])

@@ -32,7 +32,8 @@ def proposition_1(case: Case) -> list[Check]:
     """Proposition 1: pruning local components moves the end tensor by at most the bound, and to a low hierarchical tensor rank.
 
     The components of all weights are brought to unequal norms first, and no weight has a norm above 1, so that the bound is not lost
-    in powers of the largest norm. A random number ``R'`` of components is kept at every node.
+    in powers of the largest norm. Every node loses at least one
+    component.
 
     Example:
         >>> from tensornet.dynamics.theory.cases import draw_case
@@ -44,7 +45,7 @@ def proposition_1(case: Case) -> list[Check]:
         decay = torch.logspace(0, -4, case.shape.ranks[node], dtype=torch.float64)
         weights[place] = decay.unsqueeze(1) * weights[place]
     random = case.generator()
-    keep = {node: int(random.integers(1, rank + 1)) for node, rank in case.shape.ranks.items()}
+    keep = {node: int(random.integers(1, rank)) for node, rank in case.shape.ranks.items()}
     pruned = prune(case.tree, weights, keep)
     sizes = shape_of_weights(case.tree, {node: tuple(weight.shape) for node, weight in zip(case.tree.nodes, pruned)})
     before, after = case.end_tensor(weights), contract(sizes, pruned)
