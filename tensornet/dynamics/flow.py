@@ -84,13 +84,13 @@ def gradient_flow(
     Args:
         objective: Takes the weights and returns a scalar.
         weights: Weights at time 0, real float64 tensors of any shapes.
-        times: Ascending times of at least 0.
+        times: Ascending times of at least 0, the last one above.
         rtol: Relative tolerance of the solver, above 0.
         atol: Absolute tolerance of the solver.
 
     Raises:
         TypeError: A weight is no float64 tensor.
-        ValueError: Times are not ascending from at least 0, or a tolerance is out of range.
+        ValueError: Times are not ascending or negative, or a tolerance is out of range.
         FlowError: The solver fails, for example since the weights diverge.
 
     Example:
@@ -99,10 +99,51 @@ def gradient_flow(
         >>> [round(value, 6) for value in flow.weights[1][0].tolist()]  # e^-1 and 2 e^-1
         [0.367879, 0.735759]
     """
+    moments = _times(times)
+    done = _integrate(objective, weights, moments[-1], rtol, atol, t_eval=moments)
+    shapes = [weight.shape for weight in weights]
+    return Trajectory(moments, tuple(_unflat(state, shapes) for state in done.y.T), int(done.nfev))
+
+
+def time_until(objective: Objective, weights: Sequence[Tensor], value: float, *, latest: float, rtol: float = 1e-6) -> float:
+    """The time at which gradient flow has brought the objective down to ``value``.
+
+    Args:
+        objective: Takes the weights and returns a scalar.
+        weights: Weights at time 0, real float64 tensors of any shapes.
+        value: A value below the objective's at the start.
+        latest: How long the flow is followed at most.
+        rtol: Relative tolerance of the solver, above 0.
+
+    Raises:
+        TypeError: A weight is no float64 tensor.
+        ValueError: The objective is not above ``value`` at the start, or a number is out of range.
+        FlowError: The value is not reached, or the solver fails.
+
+    Example:
+        >>> start = [torch.tensor([1.0, 2.0], dtype=torch.float64)]  # the objective is 5/2 e^-2t
+        >>> round(time_until(lambda weights: weights[0].square().sum() / 2, start, 0.5, latest=9.0), 5)  # log(5) / 2
+        0.80472
+    """
+    shapes = [weight.shape for weight in weights]
+
+    def above(_: float, state: np.ndarray[Any, Any]) -> float:
+        return objective(_unflat(state, shapes)).item() - value
+
+    above.terminal = True  # type: ignore[attr-defined]  # as SciPy wants to be told
+    if not objective(weights).item() > value:
+        raise ValueError(f"the objective must be above the value at the start; got {objective(weights).item():g} for {value:g}")
+    done = _integrate(objective, weights, latest, rtol, 1e-2 * rtol, events=above)
+    if not len(done.t_events[0]):
+        raise FlowError(f"gradient flow did not bring the objective down to {value:g} until time {latest:g}")
+    return float(done.t_events[0][0])
+
+
+def _integrate(objective: Objective, weights: Sequence[Tensor], end: float, rtol: float, atol: float, **asked: Any) -> Any:
+    """SciPy's result, after checks of the arguments and of the result."""
     from scipy.integrate import solve_ivp
 
-    moments, tolerances = _times(times), (real("rtol", rtol), real("atol", atol))
-    if not tolerances[0]:
+    if not real("rtol", rtol):
         raise ValueError("rtol must be above 0; got 0")
     for weight in weights:
         if not isinstance(weight, Tensor) or weight.dtype != torch.float64:
@@ -112,20 +153,18 @@ def gradient_flow(
     def rate(_: float, state: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         return _flat(velocity(objective, _unflat(state, shapes)))
 
-    start = _flat(weights)
-    if not moments[-1]:  # nothing to integrate
-        return Trajectory(moments, tuple(_unflat(start, shapes) for _ in moments), 0)
+    limits = {"rtol": rtol, "atol": real("atol", atol)}
     with np.errstate(invalid="ignore", over="ignore"):  # a step that leaves the range of float64 is tried again, and smaller
-        done = solve_ivp(rate, (0.0, moments[-1]), start, method="DOP853", t_eval=moments, rtol=tolerances[0], atol=tolerances[1])
+        done = solve_ivp(rate, (0.0, real("time", end)), _flat(weights), method="DOP853", **limits, **asked)
     if not done.success or not np.isfinite(done.y).all():
-        raise FlowError(f"gradient flow could not be followed from time 0 to {moments[-1]:g}: {done.message}")
-    return Trajectory(moments, tuple(_unflat(state, shapes) for state in done.y.T), int(done.nfev))
+        raise FlowError(f"gradient flow could not be followed from time 0 to {end:g}: {done.message}")
+    return done
 
 
 def _times(times: Sequence[float]) -> tuple[float, ...]:
     found = tuple(real("times", time) for time in times)
-    if not found or any(later <= sooner for sooner, later in zip(found, found[1:])):
-        raise ValueError(f"times must be ascending, at least one; got {short(found)}")
+    if not found or not found[-1] or any(later <= sooner for sooner, later in zip(found, found[1:])):
+        raise ValueError(f"times must be ascending, the last one above 0; got {short(found)}")
     return found
 
 

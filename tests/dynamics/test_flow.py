@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from tensornet.dynamics.flow import FlowError, gradient_flow, velocity
+from tensornet.dynamics.flow import FlowError, gradient_flow, time_until, velocity
 
 
 def half_square(weights):
@@ -54,12 +54,6 @@ def test_shapes_and_order_of_weights_are_kept_and_nothing_is_changed():
     assert flow.evaluations > 0
 
 
-def test_time_zero_alone_is_the_start():
-    flow = gradient_flow(half_square, [tensor(2.0)], [0.0])
-    assert flow.weights[0][0].item() == 2
-    assert flow.evaluations == 0
-
-
 def test_velocity_is_minus_the_gradient_and_zero_without_one():
     found = velocity(lambda weights: weights[0].pow(3).sum(), [tensor(2.0), tensor(1.0)])
     assert [rate.tolist() for rate in found] == [[-12.0], [0.0]]
@@ -67,7 +61,7 @@ def test_velocity_is_minus_the_gradient_and_zero_without_one():
 
 @pytest.mark.parametrize(
     ("times", "message"),
-    [([], "ascending"), ([1.0, 1.0], "ascending"), ([2.0, 1.0], "ascending"), ([-1.0], "at least 0")],
+    [([], "ascending"), ([1.0, 1.0], "ascending"), ([2.0, 1.0], "ascending"), ([-1.0], "at least 0"), ([0.0], "the last one above 0")],
 )
 def test_wrong_times(times, message):
     with pytest.raises(ValueError, match=message):
@@ -86,3 +80,17 @@ def test_wrong_arguments():
 def test_divergence_is_an_error():
     with pytest.raises(FlowError, match="could not be followed from time 0 to 2"):
         gradient_flow(lambda weights: -weights[0].pow(3).sum() / 3, [tensor(1.0)], [2.0])  # dw/dt = w^2 leaves at time 1
+
+
+def test_time_until_is_when_the_value_is_reached():
+    start = [torch.linspace(0.1, 1, 10, dtype=torch.float64)]
+    value = 0.3 * half_square(start).item()
+    time = time_until(half_square, start, value, latest=100.0)
+    assert time == pytest.approx(-math.log(0.3) / 2, rel=1e-5)
+
+
+def test_time_until_tells_what_is_not_reached():
+    with pytest.raises(FlowError, match=r"down to 0.05 until time 1"):
+        time_until(half_square, [tensor(1.0)], 0.05, latest=1.0)  # e^-2 / 2 is not as small
+    with pytest.raises(ValueError, match=r"above the value at the start; got 0.5 for 0.5"):
+        time_until(half_square, [tensor(1.0)], 0.5, latest=1.0)

@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 
 from tensornet.components import directions
-from tensornet.dynamics.flow import Trajectory, gradient_flow, velocity
+from tensornet.dynamics.flow import Trajectory, gradient_flow, time_until, velocity
 from tensornet.dynamics.theory.cases import Case
 from tensornet.tree import ModeTree, Node
+
+FALL = 0.1  # of the objective, during a flow
+LONGEST = 100.0  # times longer than at the speed of the start
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,34 +93,10 @@ def inner_products(tree: ModeTree, left: Sequence[Tensor], right: Sequence[Tenso
     }
 
 
-def horizon(case: Case, weights: Sequence[Tensor]) -> float:
-    """A time in which gradient flow moves the weights far: by at least a third of their norm, if it does so at all in good time.
-
-    The time is doubled from 1/64 of the time in which the weights would move by their norm at the speed of their start, and up to it:
-    what comes after a minimum is reached says nothing more about a statement, and is slow to integrate.
-
-    Example:
-        >>> from tensornet.dynamics.theory.cases import draw_case
-        >>> case = draw_case(seed=0, number=0)
-        >>> horizon(case, case.weights) > 0
-        True
-    """
-    size = _norm(weights)
-    most = size / _norm(velocity(case.objective, weights))
-    for doublings in range(6, 0, -1):
-        time = most / 2**doublings
-        (reached,) = gradient_flow(case.objective, weights, [time], rtol=1e-3, atol=1e-4).weights
-        if _norm([now - then for now, then in zip(reached, weights)]) > size / 3:
-            return time
-    return most
-
-
-def _norm(tensors: Sequence[Tensor]) -> float:
-    return sum(tensor.square().sum().item() for tensor in tensors) ** 0.5
-
-
 def flow(case: Case, weights: Sequence[Tensor], shares: Sequence[float]) -> Trajectory:
-    """Gradient flow of the case's objective at the given shares of the :func:`horizon`.
+    """Gradient flow of the case's objective, at shares of the time in which the objective falls by :data:`FALL`.
+
+    What comes much later, near a minimum, says little more about a statement, and is slow to integrate.
 
     Example:
         >>> from tensornet.dynamics.theory.cases import draw_case
@@ -125,5 +104,7 @@ def flow(case: Case, weights: Sequence[Tensor], shares: Sequence[float]) -> Traj
         >>> len(flow(case, case.weights, [0.0, 0.5]).weights)
         2
     """
-    end = horizon(case, weights)
+    start = case.objective(weights).item()
+    moved = sum(rate.square().sum().item() for rate in velocity(case.objective, weights))  # minus the objective's derivative
+    end = time_until(case.objective, weights, (1 - FALL) * start, latest=LONGEST * start / moved)
     return gradient_flow(case.objective, weights, [end * share for share in shares])
