@@ -69,6 +69,24 @@ TABLE = {
     # the paper's dynamics
     "tensornet.dynamics": Row(),
     "tensornet.dynamics.flow": Row("checks", "numpy torch", lazy="scipy"),
+    "tensornet.dynamics.theory": Row(),
+    "tensornet.dynamics.theory.records": Row(packages="torch"),
+    "tensornet.dynamics.theory.cases": Row("execute shape tree", "numpy torch"),
+    "tensornet.dynamics.theory.motion": Row("components dynamics.flow dynamics.theory.cases tree", "torch"),
+    "tensornet.dynamics.theory.ranks": Row("components dynamics.theory.cases dynamics.theory.records execute ranks shape tree", "torch"),
+    "tensornet.dynamics.theory.network": Row(
+        "circuit dynamics.theory.cases dynamics.theory.ranks dynamics.theory.records ranks", "numpy torch"
+    ),
+    "tensornet.dynamics.theory.minimal_ranks": Row(
+        "dynamics.theory.cases dynamics.theory.ranks dynamics.theory.records ranks tree", "torch"
+    ),
+    "tensornet.dynamics.theory.evolution": Row(
+        "components dynamics.theory.cases dynamics.theory.motion dynamics.theory.records", "numpy torch"
+    ),
+    "tensornet.dynamics.theory.statements": Row(
+        "checks dynamics.theory.cases dynamics.theory.evolution dynamics.theory.minimal_ranks dynamics.theory.network "
+        "dynamics.theory.ranks dynamics.theory.records"
+    ),
     "tensornet": Row("completion features graphs htf layers network observed optim plan ranks shape storage tree"),
     # the commands
     "tensornet.cli.arguments": Row("tree", "torch"),
@@ -78,7 +96,8 @@ TABLE = {
     "tensornet.cli.complete": Row(
         "cli.arguments cli.peers completion execute files fitting pictures runs storage tables tree", "numpy rich torch", lazy="matplotlib"
     ),
-    "tensornet.cli": Row("tensornet cli.arguments cli.complete cli.demo cli.plan", "rich"),
+    "tensornet.cli.verify": Row("cli.arguments dynamics.theory.records dynamics.theory.statements", "rich"),
+    "tensornet.cli": Row("tensornet cli.arguments cli.complete cli.demo cli.plan cli.verify", "rich"),
     "tensornet.__main__": Row("cli"),
     "cnn_reg": Row(),
     "cnn_reg.cli": Row("tensornet cli.arguments"),
