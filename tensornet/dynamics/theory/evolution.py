@@ -94,9 +94,9 @@ def _integral(case: Case, start: list[Tensor]) -> float:
 def theorem_2(case: Case) -> list[Check]:
     """Theorem 2: from any start, the rates of the norms of local components stay within Equations 9 and 10.
 
-    Rates are taken along flows from a random start and from one near balance, the unbalancedness magnitude from the start. Each rate is divided by the bound: towards steepest
-    descent (Equation 9) as well as away from it (Equation 10), it is at most the one bound and at least the other, since both bounds
-    have the sign of the projection. Projections that rounding could have made are left out.
+    Rates are taken along flows from a random start and from one near balance, the unbalancedness magnitude from the start. Each rate
+    is divided by the bounds: towards steepest descent (Equation 9) as well as away from it (Equation 10), it is at most the one and at
+    least the other, since both bounds have the sign of the projection. Projections that rounding could have made are left out.
 
     Example:
         >>> from tensornet.dynamics.theory.cases import draw_case
