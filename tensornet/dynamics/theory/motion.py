@@ -93,8 +93,8 @@ def inner_products(tree: ModeTree, left: Sequence[Tensor], right: Sequence[Tenso
     }
 
 
-def flow(case: Case, weights: Sequence[Tensor], shares: Sequence[float]) -> Trajectory:
-    """Gradient flow of the case's objective, at shares of the time in which the objective falls by :data:`FALL`.
+def flow(case: Case, weights: Sequence[Tensor], shares: Sequence[float], *, rtol: float = 1e-10) -> Trajectory:
+    """Gradient flow of the case's objective, at shares of the time in which the objective falls by about :data:`FALL`.
 
     What comes much later, near a minimum, says little more about a statement, and is slow to integrate.
 
@@ -106,5 +106,5 @@ def flow(case: Case, weights: Sequence[Tensor], shares: Sequence[float]) -> Traj
     """
     start = case.objective(weights).item()
     moved = sum(rate.square().sum().item() for rate in velocity(case.objective, weights))  # minus the objective's derivative
-    end = time_until(case.objective, weights, (1 - FALL) * start, latest=LONGEST * start / moved)
-    return gradient_flow(case.objective, weights, [end * share for share in shares])
+    end = time_until(case.objective, weights, (1 - FALL) * start, latest=LONGEST * start / moved, rtol=1e-3)
+    return gradient_flow(case.objective, weights, [end * share for share in shares], rtol=rtol, atol=1e-2 * rtol)
