@@ -84,6 +84,17 @@ TABLE = {
         "completion.completer layers.classifier layers.factorized layers.features graphs htf contraction.network contraction.plan "
         "evaluation.observed optim analysis.ranks shape files.storage tree"
     ),
+    "tensornet.dynamics": Row(),
+    "tensornet.dynamics.flow": Row("checks", "numpy torch", lazy="scipy"),
+    "tensornet.dynamics.theory": Row(),
+    "tensornet.dynamics.theory.records": Row(packages="torch"),
+    "tensornet.dynamics.theory.cases": Row("contraction.execute shape tree", "numpy torch"),
+    "tensornet.dynamics.theory.motion": Row("analysis.components dynamics.flow cases tree", "torch"),
+    "tensornet.dynamics.theory.ranks": Row("analysis.components cases records contraction.execute analysis.ranks shape tree", "torch"),
+    "tensornet.dynamics.theory.network": Row("evaluation.circuit cases ranks records analysis.ranks", "numpy torch"),
+    "tensornet.dynamics.theory.minimal_ranks": Row("cases ranks records analysis.ranks tree", "torch"),
+    "tensornet.dynamics.theory.evolution": Row("analysis.components cases motion records", "numpy torch"),
+    "tensornet.dynamics.theory.statements": Row("checks cases evolution minimal_ranks network ranks records"),
     # the commands
     "tensornet.cli.arguments": Row("tree", "torch"),
     "tensornet.cli.plan": Row("arguments contraction.costs contraction.network contraction.plan shape", "rich"),
@@ -95,7 +106,8 @@ TABLE = {
         "numpy rich torch",
         lazy="matplotlib",
     ),
-    "tensornet.cli": Row("tensornet cli.arguments cli.complete cli.demo cli.plan", "rich"),
+    "tensornet.cli.verify": Row("cli.arguments dynamics.theory.records dynamics.theory.statements", "rich"),
+    "tensornet.cli": Row("tensornet cli.arguments cli.complete cli.demo cli.plan cli.verify", "rich"),
     "tensornet.__main__": Row("cli"),
     "cnn_reg": Row(),
     "cnn_reg.cli": Row("tensornet tensornet.cli.arguments"),
