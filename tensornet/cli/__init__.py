@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from tensornet import __version__
-from tensornet.cli import complete, demo, plan
+from tensornet.cli import complete, demo, dynamics, figure, plan
 from tensornet.cli.arguments import Parser, examples
 
 PROGRAM = "tensornet"
@@ -60,13 +60,14 @@ def _parser() -> Parser:
             f"{PROGRAM} demo",
             f"{PROGRAM} complete --out photograph.png",
             f"{PROGRAM} plan --tree '((0,1),(2,3))' --mode-sizes 8 --ranks 64",
+            f"{PROGRAM} dynamics quick-hierarchical --out run",
             f"{PROGRAM} complete --help",
         ),
     )
     parser.add_argument("--version", action="version", version=f"tensornet-htf {__version__}")
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(metavar="COMMAND", title="commands")
-    for module in (demo, complete, plan):
+    for module in (demo, complete, plan, dynamics, figure):
         module.add_command(commands)
     return parser
 

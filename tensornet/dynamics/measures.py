@@ -35,7 +35,7 @@ def rounded(values: Tensor) -> list[float]:
     return [float(f"{value:.{DIGITS}g}") for value in values.tolist()]
 
 
-def measure(htf: HTF, truth: Tensor, matricizations: Sequence[Sequence[int]], top: int) -> dict[str, Any]:
+def measure(htf: HTF, truth: Tensor, matricizations: Sequence[Sequence[int]], *, top: int, norms: bool = True) -> dict[str, Any]:
     """One record's measures.
 
     Args:
@@ -43,6 +43,8 @@ def measure(htf: HTF, truth: Tensor, matricizations: Sequence[Sequence[int]], to
         truth: The ground truth.
         matricizations: Sets of modes, inside or outside the tree, whose matricizations' singular values are wanted.
         top: Number of largest norms and singular values.
+        norms: Whether local component norms are wanted. Those of a matrix factorization say nothing: only the product is determined,
+            not the basis between two of its matrices.
 
     Returns:
         ``error`` (Frobenius distance to the truth, relative to the truth), ``norms`` (``{node: largest local component norms}``),
@@ -57,9 +59,9 @@ def measure(htf: HTF, truth: Tensor, matricizations: Sequence[Sequence[int]], to
     """
     with torch.no_grad():
         end = htf.contract()
-        norms = htf.local_component_norms()
         found: dict[str, Any] = {"error": _number((end - truth).norm() / truth.norm())}
-        found["norms"] = {label(node): rounded(values.topk(min(top, len(values))).values) for node, values in norms.items()}
+        components = htf.local_component_norms() if norms else {}
+        found["norms"] = {label(node): rounded(values.topk(min(top, len(values))).values) for node, values in components.items()}
         found["singular"], found["effective"] = {}, {}
         for modes in matricizations:
             values = torch.linalg.svdvals(matricize(end, modes))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Records = Sequence[Mapping[str, Any]]
-THRESHOLD = 0.05  # share of the largest final value above which a component counts as learned
+THRESHOLD = 0.02  # share of the largest final value above which a component counts as learned
 
 
 @dataclass(frozen=True)

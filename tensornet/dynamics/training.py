@@ -84,14 +84,17 @@ class Training:
             self.ended = self._end(loss)
             record: dict[str, Any] | None = None
             if self.ended != "diverged" and (self.ended or self.step % experiment.record_every == 0):
-                measures = measure(self.htf, self.problem.truth, experiment.matricizations, experiment.top)
-                record = {"step": self.step, "loss": loss, **measures}
+                record = {"step": self.step, "loss": loss, **self._measures()}
             if not self.ended:
                 self.optimizer.step()
                 self.step += 1
             self.seconds += time.perf_counter() - start
             if record is not None:
                 yield {**record, "lr": self._rate()}
+
+    def _measures(self) -> dict[str, Any]:
+        experiment, norms = self.experiment, self.experiment.kind != "matrix"
+        return measure(self.htf, self.problem.truth, experiment.matricizations, top=experiment.top, norms=norms)
 
     def _gradients(self) -> float:
         experiment, objective = self.experiment, self.objective
