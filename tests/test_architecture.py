@@ -66,16 +66,38 @@ TABLE = {
     "tensornet.smoothing": Row(packages="torch"),
     "tensornet.fitting": Row("circuit htf observed optim shape smoothing", "torch"),
     "tensornet.completion": Row("fitting htf shape smoothing tree", "numpy torch"),
+    # the paper's dynamics
+    "tensornet.dynamics": Row(),
+    "tensornet.dynamics.losses": Row(packages="torch"),
+    "tensornet.dynamics.observations": Row(packages="torch"),
+    "tensornet.dynamics.problems": Row("arrays checks dynamics.observations htf tree", "torch"),
+    "tensornet.dynamics.objective": Row(
+        "costs dynamics.losses dynamics.observations dynamics.problems execute htf network observed plan", "torch"
+    ),
+    "tensornet.dynamics.measures": Row("htf ranks tree", "torch"),
+    "tensornet.dynamics.experiments": Row("checks dynamics.losses optim tree", "torch"),
+    "tensornet.dynamics.training": Row(
+        "dynamics.experiments dynamics.losses dynamics.measures dynamics.objective dynamics.problems files htf ranks tree", "torch"
+    ),
+    "tensornet.dynamics.report": Row(),
+    "tensornet.dynamics.running": Row("dynamics.experiments dynamics.report dynamics.training runs", "torch"),
+    "tensornet.dynamics.plotting": Row("checks runs storage", lazy="matplotlib"),
     "tensornet": Row("completion features graphs htf layers network observed optim plan ranks shape storage tree"),
     # the commands
     "tensornet.cli.arguments": Row("tree", "torch"),
     "tensornet.cli.plan": Row("cli.arguments costs network plan shape", "rich"),
     "tensornet.cli.peers": Row("htf tree", "numpy torch", lazy="opt_einsum tensorly"),
-    "tensornet.cli.demo": Row("cli.arguments cli.peers htf observed optim storage tree", "rich torch", lazy="matplotlib"),
+    "tensornet.cli.sparklines": Row(),
+    "tensornet.cli.demo": Row("cli.arguments cli.peers cli.sparklines htf observed optim storage tree", "rich torch", lazy="matplotlib"),
     "tensornet.cli.complete": Row(
         "cli.arguments cli.peers completion execute files fitting pictures runs storage tables tree", "numpy rich torch", lazy="matplotlib"
     ),
-    "tensornet.cli": Row("tensornet cli.arguments cli.complete cli.demo cli.plan", "rich"),
+    "tensornet.cli.dynamics": Row(
+        "cli.arguments cli.sparklines dynamics.experiments dynamics.plotting dynamics.report dynamics.running dynamics.training runs storage",
+        "rich torch",
+    ),
+    "tensornet.cli.figure": Row("cli.arguments dynamics.plotting", "rich"),
+    "tensornet.cli": Row("tensornet cli.arguments cli.complete cli.demo cli.dynamics cli.figure cli.plan", "rich"),
     "tensornet.__main__": Row("cli"),
     "cnn_reg": Row(),
     "cnn_reg.cli": Row("tensornet cli.arguments"),

@@ -73,5 +73,3 @@ def measure(htf: HTF, truth: Tensor, matricizations: Sequence[Sequence[int]], *,
 
 def _number(value: Tensor) -> float:
     return rounded(value.reshape(1))[0]
-
-

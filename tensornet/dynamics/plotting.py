@@ -175,9 +175,7 @@ def _panel(axes: Axes, panel: Panel) -> None:
     steps = [record["step"] for record in panel.run.records]
     for curve in _curves(panel):
         axes.plot(steps, curve, linewidth=1.2)
-    axes.set_xlabel("iterations")
-    error = panel.run.records[-1]["error"]
-    axes.text(0.03, 0.95, f"reconstruction error {error:.4f}", fontsize=8, va="top", transform=axes.transAxes)
+    axes.set_xlabel(f"iterations (reconstruction error {panel.run.records[-1]['error']:.4f})")
 
 
 def _curves(panel: Panel) -> Iterator[tuple[float, ...]]:

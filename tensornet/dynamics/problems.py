@@ -83,7 +83,7 @@ def normalised(tensor: Any) -> Tensor:
         raise TypeError(f"truth must be real; got {given.dtype}")
     values = given.to(torch.float64)
     check_finite("truth", values)
-    norm = values.norm()
+    norm = values.norm().item()
     if not norm > 0:
         raise ValueError("truth must have an entry that is not zero; got zeros")
     return values * (math.sqrt(values.numel()) / norm)

@@ -78,7 +78,7 @@ def summarise(records: Records) -> dict[str, Any]:
 
 
 def lines(config: Mapping[str, Any], records: Records, summary: Mapping[str, Any]) -> list[str]:
-    """The report of a run: when every component appeared, and what was learned against what is true.
+    r"""The report of a run: when every component appeared, and what was learned against what is true.
 
     Args:
         config: The run's configuration.
@@ -87,7 +87,7 @@ def lines(config: Mapping[str, Any], records: Records, summary: Mapping[str, Any
 
     Example:
         >>> records = [{"step": step, "loss": 1.0, "error": 0.5, "norms": {"0,1": [float(step)]}, "singular": {}} for step in (0, 8)]
-        >>> print("\\n".join(lines({"name": "x", "truth": "", "true_rank": 1}, records, {})))
+        >>> print("\n".join(lines({"name": "x", "truth": "", "true_rank": 1}, records, {})))
         x: step 8, loss 1.00e+00, reconstruction error 0.5000, not ended
         local components at 0,1: 1 learned (true 1); appeared at step 8; norms 8; next 0
     """
