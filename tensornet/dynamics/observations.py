@@ -19,7 +19,7 @@ class Entries:
 
     Attributes:
         sizes: Mode sizes.
-        places: Places of the entries in the flattened tensor, each once, ascending.
+        places: Places of the entries in the flattened tensor.
 
     Example:
         >>> entries = Entries((2, 2), torch.tensor([0, 3]))
@@ -55,14 +55,14 @@ class Entries:
         return tensor.reshape(-1).index_select(0, self.places)
 
     def adjoint(self, values: Tensor) -> Tensor:
-        """The tensor with these values at the observed entries and zeros elsewhere.
+        """The tensor with these values at the observed entries, repeated ones added up, and zeros elsewhere.
 
         Example:
             >>> Entries((3,), torch.tensor([2])).adjoint(torch.tensor([5.0]))
             tensor([0., 0., 5.])
         """
         flat = values.new_zeros(math.prod(self.sizes))
-        return flat.index_copy_(0, self.places, values).view(self.sizes)
+        return flat.index_add_(0, self.places, values).view(self.sizes)
 
     def chosen(self, rows: Tensor) -> Entries:
         """Some of the observations, as for a batch.
