@@ -93,7 +93,8 @@ TABLE = {
         "cli.arguments cli.peers completion execute files fitting pictures runs storage tables tree", "numpy rich torch", lazy="matplotlib"
     ),
     "tensornet.cli.dynamics": Row(
-        "cli.arguments cli.sparklines dynamics.experiments dynamics.plotting dynamics.report dynamics.running dynamics.training runs storage",
+        "cli.arguments cli.sparklines dynamics.experiments dynamics.plotting dynamics.report dynamics.running dynamics.training "
+        "runs storage",
         "rich torch",
     ),
     "tensornet.cli.figure": Row("cli.arguments dynamics.plotting", "rich"),

@@ -86,7 +86,7 @@ def normalised(tensor: Any) -> Tensor:
     norm = values.norm().item()
     if not norm > 0:
         raise ValueError("truth must have an entry that is not zero; got zeros")
-    return values * (math.sqrt(values.numel()) / norm)
+    return values.mul(math.sqrt(values.numel()) / norm)
 
 
 def completion(truth: Tensor, samples: int, generator: torch.Generator) -> Problem:

@@ -27,7 +27,7 @@ def test_runs_are_found_below_a_folder(runs, tmp_path):
         ("fig1-tensor", 0, 3),
         ("fig1-tensor", 1, 3),
     ]
-    with pytest.raises(ValueError, match="runs are looked for in a folder; .*nowhere is none"):
+    with pytest.raises(ValueError, match=r"runs are looked for in a folder; .*nowhere is none"):
         find_runs(tmp_path / "nowhere")
 
 
