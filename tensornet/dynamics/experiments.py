@@ -137,9 +137,9 @@ class Experiment:
         return self.kind != "hierarchical"
 
 
-_MATRIX = Experiment("fig1-matrix", kind="matrix", mode_sizes=(64, 64), ranks=64, init_std=0.001, record_every=20, matricizations=((0,),))
+_MATRIX = Experiment("fig1-matrix", kind="matrix", mode_sizes=(64, 64), ranks=64, init_std=0.001, record_every=50, matricizations=((0,),))
 _TENSOR = Experiment(
-    "fig1-tensor", kind="tensor", mode_sizes=(16, 16, 16), ranks=256, init_std=0.001, record_every=20, matricizations=((0,), (1,), (2,))
+    "fig1-tensor", kind="tensor", mode_sizes=(16, 16, 16), ranks=256, init_std=0.001, record_every=50, matricizations=((0,), (1,), (2,))
 )
 _BINARY = Experiment("fig1-hierarchical")
 _TERNARY = Experiment(
@@ -150,7 +150,7 @@ _TERNARY = Experiment(
     true_rank=2,
     samples=9840,
     init_std=0.1,
-    record_every=50,
+    record_every=200,
     matricizations=((0, 1, 2), (0, 3, 6)),
 )
 EXPERIMENTS: Mapping[str, Experiment] = {

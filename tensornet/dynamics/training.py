@@ -37,9 +37,9 @@ class Training:
 
     Example:
         >>> from tensornet.dynamics.experiments import experiment
-        >>> training = Training(experiment("quick-tensor", {"max_steps": "40"}))
+        >>> training = Training(experiment("quick-tensor", {"max_steps": "100"}))
         >>> [record["step"] for record in training.run()], training.ended
-        ([0, 20, 40], 'max_steps')
+        ([0, 50, 100], 'max_steps')
     """
 
     def __init__(self, experiment: Experiment, device: torch.device | str = "cpu") -> None:

@@ -16,7 +16,7 @@ def runs(tmp_path_factory):
     """Short runs of two experiments, one of them with two seeds."""
     folder = tmp_path_factory.mktemp("runs")
     for name, seed in (("fig1-tensor", "1"), ("fig1-tensor", "0"), ("fig1-matrix", "0")):
-        run_experiment(experiment(name, {"max_steps": "40", "seed": seed, "ranks": "6"}), folder / f"{name} {seed}")
+        run_experiment(experiment(name, {"max_steps": "40", "record_every": "20", "seed": seed, "ranks": "6"}), folder / f"{name} {seed}")
     return folder
 
 
