@@ -10,10 +10,9 @@ from rich.console import Console
 
 from tensornet import __version__
 from tensornet.cli import complete, demo, dynamics, figure, plan
-from tensornet.cli.arguments import Parser, examples
+from tensornet.cli.arguments import INTERRUPTED, Parser, examples
 
 PROGRAM = "tensornet"
-INTERRUPTED = 130  # exit code after Ctrl-C, as of shells
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from tensornet import files, tables
 from tensornet.cli import peers
-from tensornet.cli.arguments import device, examples, positive, seed, share, sizes, tree
+from tensornet.cli.arguments import INTERRUPTED, device, examples, positive, seed, share, sizes, tree
 from tensornet.completion import TensorCompleter
 from tensornet.execute import available_memory
 from tensornet.files import Partial
@@ -156,7 +156,7 @@ def run(arguments: Any, console: Console) -> int:
         console.print(f"The result is in {arguments.out}.", highlight=False, soft_wrap=True)
     if len(hidden[1]) and not completer.interrupted_:
         _report(known, hidden, completer, seconds, arguments, console)
-    return 130 if completer.interrupted_ else 0
+    return INTERRUPTED if completer.interrupted_ else 0
 
 
 def _tell(completer: TensorCompleter, arguments: Any, console: Console) -> None:

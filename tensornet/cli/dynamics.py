@@ -14,7 +14,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from tensornet.cli.arguments import device, examples, seed
+from tensornet.cli.arguments import INTERRUPTED, device, examples, seed
 from tensornet.cli.sparklines import WIDTH, sparkline
 from tensornet.dynamics.experiments import EXPERIMENTS, Experiment, experiment
 from tensornet.dynamics.plotting import draw, find_runs, panels_of_run
@@ -24,7 +24,6 @@ from tensornet.dynamics.training import Training
 from tensornet.runs import SUMMARY
 from tensornet.storage import read_json
 
-INTERRUPTED = 130  # exit code after Ctrl-C, as of shells
 SHOWN = 6  # components shown live
 FIGURE = "figure.png"
 

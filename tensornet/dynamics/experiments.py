@@ -150,6 +150,7 @@ _TERNARY = Experiment(
     true_rank=2,
     samples=9840,
     init_std=0.1,
+    max_steps=60000,
     record_every=200,
     matricizations=((0, 1, 2), (0, 3, 6)),
 )

@@ -85,7 +85,7 @@ class Objective:
         observations = self.problem.observations
         if isinstance(observations, Entries):
             return cast(Tensor, self.htf.entries(self._observed))
-        return cast(Tensor, self.htf(observations.inputs))
+        return cast(Tensor, self.htf(observations.vectors))
 
     def chosen(self, rows: Tensor) -> Objective:
         """The objective of some of the observations, by the same way.

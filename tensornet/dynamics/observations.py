@@ -90,7 +90,7 @@ class Measurements:
     vectors multiplied to rows on either side.
 
     Args:
-        vectors: For every mode ``(B, D_n)``.
+        vectors: For every mode ``(B, D_n)``, as :meth:`tensornet.HTF.forward` takes them.
 
     Example:
         >>> measurements = Measurements([torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 0.0]])])
@@ -124,11 +124,6 @@ class Measurements:
     def flops(self) -> int:
         """Operations of the map and its adjoint together."""
         return 4 * len(self) * math.prod(self.sizes)
-
-    @property
-    def inputs(self) -> list[Tensor]:
-        """The vectors, as :meth:`tensornet.HTF.forward` takes them."""
-        return self.vectors
 
     def of(self, tensor: Tensor) -> Tensor:
         """The measurements, ``(B,)``.
