@@ -18,7 +18,7 @@ class Learned:
         name: The node, or the set of modes.
         appeared: For every learned component, in order, the first recorded step from which it stays above the threshold.
         values: Their final values, descending.
-        next: The largest final value that does not count; 0 where none is recorded.
+        next: The largest final value that does not count; ``None`` where all that are recorded count.
 
     Example:
         >>> learned([{"step": 0, "norms": {"0": [0.0]}}, {"step": 9, "norms": {"0": [2.0]}}], "norms", "0").appeared
@@ -28,7 +28,7 @@ class Learned:
     name: str
     appeared: tuple[int, ...]
     values: tuple[float, ...]
-    next: float
+    next: float | None
 
 
 def learned(records: Records, what: str, name: str, threshold: float = THRESHOLD) -> Learned:
@@ -55,7 +55,7 @@ def learned(records: Records, what: str, name: str, threshold: float = THRESHOLD
     for curve in found:
         below = [place for place, value in enumerate(curve) if value <= least]
         appeared.append(steps[below[-1] + 1 if below else 0])
-    rest = curves[len(found)][-1] if len(found) < len(curves) else 0.0
+    rest = curves[len(found)][-1] if len(found) < len(curves) else None
     return Learned(name, tuple(appeared), tuple(curve[-1] for curve in found), rest)
 
 
@@ -89,7 +89,7 @@ def lines(config: Mapping[str, Any], records: Records, summary: Mapping[str, Any
         >>> records = [{"step": step, "loss": 1.0, "error": 0.5, "norms": {"0,1": [float(step)]}, "singular": {}} for step in (0, 8)]
         >>> print("\n".join(lines({"name": "x", "truth": "", "true_rank": 1}, records, {})))
         x: step 8, loss 1.00e+00, reconstruction error 0.5000, not ended
-        local components at 0,1: 1 learned (true 1); appeared at step 8; norms 8; next 0
+        local components at 0,1: at least 1 learned (true 1); appeared at step 8; norms 8
     """
     last = records[-1]
     ended = summary.get("ended", "not ended")
@@ -107,4 +107,6 @@ def lines(config: Mapping[str, Any], records: Records, summary: Mapping[str, Any
 def _line(what: str, true: str, values: str, one: Learned) -> str:
     steps = ", ".join(map(str, one.appeared))
     shown = ", ".join(f"{value:.3g}" for value in one.values)
-    return f"{what}: {len(one.values)} learned{true}; appeared at step {steps}; {values} {shown}; next {one.next:.2g}"
+    count = f"{len(one.values)}" if one.next is not None else f"at least {len(one.values)}"  # more may not be recorded
+    rest = f"; next {one.next:.2g}" if one.next is not None else ""
+    return f"{what}: {count} learned{true}; appeared at step {steps}; {values} {shown}{rest}"
