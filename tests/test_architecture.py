@@ -95,19 +95,44 @@ TABLE = {
     "tensornet.dynamics.theory.minimal_ranks": Row("cases ranks records analysis.ranks tree", "torch"),
     "tensornet.dynamics.theory.evolution": Row("analysis.components cases motion records", "numpy torch"),
     "tensornet.dynamics.theory.statements": Row("checks cases evolution minimal_ranks network ranks records"),
+    "tensornet.dynamics.losses": Row(packages="torch"),
+    "tensornet.dynamics.observations": Row(packages="torch"),
+    "tensornet.dynamics.problems": Row("arrays checks observations htf tree", "torch"),
+    "tensornet.dynamics.objective": Row(
+        "contraction.costs losses observations problems contraction.execute htf contraction.network evaluation.observed contraction.plan",
+        "torch",
+    ),
+    "tensornet.dynamics.measures": Row("htf analysis.ranks tree", "torch"),
+    "tensornet.dynamics.experiments": Row("checks losses optim tree", "torch"),
+    "tensornet.dynamics.training": Row(
+        "experiments losses measures objective problems files.partial htf analysis.ranks tree",
+        "torch",
+    ),
+    "tensornet.dynamics.report": Row(),
+    "tensornet.dynamics.running": Row("experiments report training files.runs", "torch"),
+    "tensornet.dynamics.plotting": Row("checks files.runs files.storage", lazy="matplotlib"),
     # the commands
     "tensornet.cli.arguments": Row("tree", "torch"),
     "tensornet.cli.plan": Row("arguments contraction.costs contraction.network contraction.plan shape", "rich"),
     "tensornet.cli.peers": Row("htf tree", "numpy torch", lazy="opt_einsum tensorly"),
-    "tensornet.cli.demo": Row("arguments peers htf evaluation.observed optim files.storage tree", "rich torch", lazy="matplotlib"),
+    "tensornet.cli.sparklines": Row(),
+    "tensornet.cli.demo": Row(
+        "arguments peers sparklines htf evaluation.observed optim files.storage tree", "rich torch", lazy="matplotlib"
+    ),
     "tensornet.cli.complete": Row(
         "arguments peers completion.completer completion.fitting contraction.execute files files.partial files.pictures files.runs "
         "files.storage files.tables tree",
         "numpy rich torch",
         lazy="matplotlib",
     ),
-    "tensornet.cli.verify": Row("cli.arguments dynamics.theory.records dynamics.theory.statements", "rich"),
-    "tensornet.cli": Row("tensornet cli.arguments cli.complete cli.demo cli.plan cli.verify", "rich"),
+    "tensornet.cli.verify": Row("arguments dynamics.theory.records dynamics.theory.statements", "rich"),
+    "tensornet.cli.dynamics": Row(
+        "arguments sparklines dynamics.experiments dynamics.plotting dynamics.report dynamics.running dynamics.training files.runs "
+        "files.storage",
+        "rich torch",
+    ),
+    "tensornet.cli.figure": Row("arguments dynamics.plotting", "rich"),
+    "tensornet.cli": Row("tensornet arguments complete demo dynamics figure plan verify", "rich"),
     "tensornet.__main__": Row("cli"),
     "cnn_reg": Row(),
     "cnn_reg.cli": Row("tensornet tensornet.cli.arguments"),

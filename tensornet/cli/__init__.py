@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from tensornet import __version__
-from tensornet.cli import complete, demo, plan, verify
-from tensornet.cli.arguments import Parser, examples
+from tensornet.cli import complete, demo, dynamics, figure, plan, verify
+from tensornet.cli.arguments import INTERRUPTED, Parser, examples
 
 PROGRAM = "tensornet"
-INTERRUPTED = 130  # exit code after Ctrl-C, as of shells
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,6 +59,7 @@ def _parser() -> Parser:
             f"{PROGRAM} demo",
             f"{PROGRAM} complete --out photograph.png",
             f"{PROGRAM} plan --tree '((0,1),(2,3))' --mode-sizes 8 --ranks 64",
+            f"{PROGRAM} dynamics quick-hierarchical --out run",
             f"{PROGRAM} verify",
             f"{PROGRAM} complete --help",
         ),
@@ -67,7 +67,7 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"tensornet-htf {__version__}")
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(metavar="COMMAND", title="commands")
-    for module in (demo, complete, plan, verify):
+    for module in (demo, complete, plan, dynamics, figure, verify):
         module.add_command(commands)
     return parser
 

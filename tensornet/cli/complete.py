@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
 from tensornet.cli import peers
-from tensornet.cli.arguments import device, examples, positive, seed, share, sizes, tree
+from tensornet.cli.arguments import INTERRUPTED, device, examples, positive, seed, share, sizes, tree
 from tensornet.completion.completer import TensorCompleter
 from tensornet.completion.fitting import Progress as Seen
 from tensornet.contraction.execute import available_memory
@@ -156,7 +156,7 @@ def run(arguments: Any, console: Console) -> int:
         console.print(f"The result is in {arguments.out}.", highlight=False, soft_wrap=True)
     if len(hidden[1]) and not completer.interrupted_:
         _report(known, hidden, completer, seconds, arguments, console)
-    return 130 if completer.interrupted_ else 0
+    return INTERRUPTED if completer.interrupted_ else 0
 
 
 def _tell(completer: TensorCompleter, arguments: Any, console: Console) -> None:

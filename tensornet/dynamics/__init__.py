@@ -1,1 +1,1 @@
-"""The dynamics of implicit regularization: gradient flow, and the paper's statements checked along it."""
+"""A laboratory of the paper's dynamics: problem and factorization -> objective -> training -> records -> report and figures."""

@@ -86,17 +86,10 @@ class Run:
             >>> Run(tempfile.mkdtemp(), {}).records()
             []
         """
-        found = []
-        for line in self._lines():
-            try:
-                found.append(json.loads(line))
-            except ValueError:
-                break
-        return found
+        return read_records(self.folder / RECORDS)
 
     def _lines(self) -> list[str]:
-        path = self.folder / RECORDS
-        return path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        return _lines(self.folder / RECORDS)
 
     def checkpoint(self, state: Mapping[str, Any]) -> None:
         """Writes the state from which :meth:`restore` continues, in place of the previous one.
@@ -150,3 +143,23 @@ class Run:
             {'error': 0.125}
         """
         storage.write_json(self.folder / SUMMARY, values)
+
+
+def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The records in a file, up to a line that was cut short by an interruption; none where there is no file.
+
+    Example:
+        >>> read_records("no such file")
+        []
+    """
+    found = []
+    for line in _lines(Path(path)):
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            break
+    return found
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
