@@ -66,7 +66,7 @@ def _assert_same(case: Case, got: torch.Tensor, expected: torch.Tensor) -> None:
     """Values agree, and so do the derivatives in all weights."""
     torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-14)
     weights = [case.hidden, case.top]
-    gradients = [torch.autograd.grad(value, weights, materialize_grads=True) for value in (got, expected)]
+    gradients = [torch.autograd.grad(value, weights, retain_graph=True, materialize_grads=True) for value in (got, expected)]
     assert gradients[1][0].any()
     for mine, theirs in zip(*gradients):
         torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-13)
@@ -186,19 +186,17 @@ def test_finite_differences_of_a_convolutional_network(batch_norm, training):
     model = Smooth().double().train(training)
     x = torch.randn(3, 1, 5, 5, dtype=torch.float64)
     names, start = zip(*model.named_parameters())
-    statistics = {name: value.clone() for name, value in model.named_buffers()}
+    if batch_norm == "eval":  # running statistics are constants: here the first pass must not make them depend on the weights
+        for layer in (model.layers[1], model.layers[4]):
+            layer.momentum = 0.0
 
     def value(*weights: torch.Tensor) -> torch.Tensor:
-        model.load_state_dict(statistics, strict=False)
-        module: Any = model
-
-        def run(inputs: torch.Tensor) -> torch.Tensor:
-            return torch.func.functional_call(module, dict(zip(names, weights)), inputs)
-
-        bound = Bound(run, model)
+        statistics = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        given = statistics | dict(zip(names, weights))
+        bound = Bound(lambda inputs: torch.func.functional_call(model, given, inputs), model)
         return gradient_direction_penalty(bound, x, Region(0, 0, 2, 2), Region(3, 2, 2, 2), batch_norm=batch_norm)[0]
 
-    assert torch.autograd.gradcheck(value, start)
+    assert torch.autograd.gradcheck(value, start, fast_mode=True)
 
 
 class Bound(nn.Module):
@@ -355,7 +353,7 @@ def test_autocast():
 
 def test_channels_last_and_resnet():
     torch.manual_seed(1)
-    model, x = resnet18(width=0.125).double(), torch.randn(3, 3, 40, 40, dtype=torch.float64)
+    model, x = resnet18(width=1 / 16).double(), torch.randn(3, 3, 32, 32, dtype=torch.float64)
     i, j = Region(4, 4, 8, 8), Region(20, 20, 9, 7)
     penalty, _ = gradient_direction_penalty(model, x, i, j)
     last, _ = gradient_direction_penalty(model.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last), i, j)
