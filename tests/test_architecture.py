@@ -84,7 +84,11 @@ TABLE = {
     "cnn_reg.penalty": Row("cnn_reg.cosines cnn_reg.passes cnn_reg.regions", "torch"),
     "cnn_reg.schedule": Row("checks"),
     "cnn_reg.models": Row("checks", "torch torchvision"),
-    "cnn_reg": Row("cnn_reg.models cnn_reg.penalty cnn_reg.regions cnn_reg.schedule"),
+    "cnn_reg.derivatives": Row(packages="torch"),
+    "cnn_reg.batchnorm": Row("cnn_reg.derivatives", "torch"),
+    "cnn_reg.convolution": Row("cnn_reg.derivatives", "torch"),
+    "cnn_reg.twice": Row("cnn_reg.batchnorm cnn_reg.convolution", "torch"),
+    "cnn_reg": Row("cnn_reg.models cnn_reg.penalty cnn_reg.regions cnn_reg.schedule cnn_reg.twice"),
     "cnn_reg.cli": Row("tensornet cli.arguments"),
     "cnn_reg.__main__": Row("cnn_reg.cli"),
 }
