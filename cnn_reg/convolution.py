@@ -48,7 +48,10 @@ class _Convolve(Function):
 
     @staticmethod
     def backward(ctx: Any, gy: torch.Tensor) -> Any:
-        return *_ConvolveBackward.apply(gy, *ctx.saved_tensors, ctx.bias, ctx.options, ctx.needs_input_grad[:3]), None
+        x, weight = ctx.saved_tensors
+        # A leaf that has meanwhile become a constant, as images do once their gradient is taken, needs no second, costly gradient.
+        wanted = (ctx.needs_input_grad[0] and x.requires_grad, *ctx.needs_input_grad[1:3])
+        return *_ConvolveBackward.apply(gy, x, weight, ctx.bias, ctx.options, wanted), None
 
 
 class _ConvolveBackward(Function):

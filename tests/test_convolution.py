@@ -61,3 +61,14 @@ def test_autocast_as_torch_does():
     for mine, other in zip(*found):
         assert mine.dtype == other.dtype
         assert torch.linalg.norm((mine - other).float()) <= 0.02 * torch.linalg.norm(other.float())
+
+
+def test_inputs_that_became_constants_get_no_gradient():
+    layer, x = TwiceConv2d(2, 3, 3), torch.randn(1, 2, 5, 5, requires_grad=True)
+    y = layer(x).sin()
+    (first,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+    expected = torch.autograd.grad(y.sum() + first.square().sum(), layer.weight, retain_graph=True)[0]
+    x.requires_grad_(False)
+    (y.sum() + first.square().sum()).backward()
+    assert x.grad is None
+    torch.testing.assert_close(layer.weight.grad, expected)
