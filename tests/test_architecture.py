@@ -75,10 +75,13 @@ TABLE = {
     "tensornet.cli.complete": Row(
         "cli.arguments cli.peers completion execute files fitting pictures runs storage tables tree", "numpy rich torch", lazy="matplotlib"
     ),
-    "tensornet.cli": Row("tensornet cli.arguments cli.complete cli.demo cli.plan", "rich"),
+    "tensornet.cli.commands": Row("tensornet cli.arguments", "rich"),
+    "tensornet.cli": Row("cli.arguments cli.commands cli.complete cli.demo cli.plan"),
     "tensornet.__main__": Row("cli"),
     "cnn_reg": Row(),
-    "cnn_reg.cli": Row("tensornet cli.arguments"),
+    "cnn_reg.data": Row(),
+    "cnn_reg.cli.data": Row(),
+    "cnn_reg.cli": Row("cli.arguments cli.commands cnn_reg.cli.data"),
     "cnn_reg.__main__": Row("cnn_reg.cli"),
 }
 SLOW = ("matplotlib", "tensorly", "sklearn", "PIL", "pyarrow", "rich", "pandas", "torchvision")  # never loaded by `import tensornet`
