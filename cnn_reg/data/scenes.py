@@ -78,7 +78,7 @@ def _render(made: Paddles, placed: Ints, circles: Ints, canvas: Floats, image: N
     scale = np.float32(255) / canvas.max()
     for row in range(SIZE):
         for column in range(SIZE):
-            image[row, column] = np.uint8(canvas[row, column] * scale + np.float32(0.5))
+            image[row, column] = np.uint8(canvas[row, column] * scale)
 
 
 @compiled
