@@ -79,8 +79,26 @@ TABLE = {
     "tensornet.cli": Row("cli.arguments cli.commands cli.complete cli.demo cli.plan"),
     "tensornet.__main__": Row("cli"),
     "cnn_reg": Row(),
-    "cnn_reg.data": Row(),
-    "cnn_reg.cli.data": Row(),
+    # data sets
+    "cnn_reg.data.image_set": Row("checks", "numpy torch"),
+    "cnn_reg.data.sources": Row("checks cnn_reg.data.image_set", "torch", lazy="mlxtend sklearn torchvision"),
+    "cnn_reg.data.same_class": Row("checks cnn_reg.data.image_set cnn_reg.data.sources", "numpy torch"),
+    "cnn_reg.data.pair_file": Row("checks storage cnn_reg.data.same_class cnn_reg.data.sources", "torch"),
+    "cnn_reg.data.counter": Row(packages="numba numpy"),
+    "cnn_reg.data.paddles": Row(packages="numpy", lazy="PIL scipy"),
+    "cnn_reg.data.snakes": Row("cnn_reg.data.counter cnn_reg.data.paddles", "numba numpy"),
+    "cnn_reg.data.scenes": Row("cnn_reg.data.counter cnn_reg.data.paddles cnn_reg.data.snakes", "numpy"),
+    "cnn_reg.data.pathfinder": Row("checks cnn_reg.data.paddles cnn_reg.data.scenes", "numpy"),
+    "cnn_reg.data.baseline": Row(packages="numpy"),
+    "cnn_reg.data.pathfinder_file": Row("tensornet checks cnn_reg.data.pathfinder", "numpy torch"),
+    "cnn_reg.data.splits": Row(
+        "checks cnn_reg.data cnn_reg.data.baseline cnn_reg.data.image_set cnn_reg.data.pathfinder cnn_reg.data.pathfinder_file",
+        "numpy torch",
+    ),
+    "cnn_reg.data": Row("cnn_reg.data.image_set cnn_reg.data.same_class"),
+    "cnn_reg.cli.data": Row(
+        "cli.arguments cnn_reg.data.baseline cnn_reg.data.pair_file cnn_reg.data.pathfinder_file cnn_reg.data.sources", "rich"
+    ),
     "cnn_reg.cli": Row("cli.arguments cli.commands cnn_reg.cli.data"),
     "cnn_reg.__main__": Row("cnn_reg.cli"),
 }
