@@ -90,9 +90,9 @@ TABLE = {
     "cnn_reg.data.scenes": Row("cnn_reg.data.counter cnn_reg.data.paddles cnn_reg.data.snakes", "numpy"),
     "cnn_reg.data.pathfinder": Row("checks cnn_reg.data.paddles cnn_reg.data.scenes", "numpy"),
     "cnn_reg.data.baseline": Row(packages="numpy"),
-    "cnn_reg.data.pathfinder_file": Row("tensornet checks cnn_reg.data.pathfinder", "numpy torch"),
+    "cnn_reg.data.pathfinder_file": Row("checks runs storage cnn_reg.data.pathfinder", "numpy torch"),
     "cnn_reg.data.splits": Row(
-        "checks cnn_reg.data cnn_reg.data.baseline cnn_reg.data.image_set cnn_reg.data.pathfinder cnn_reg.data.pathfinder_file",
+        "checks cnn_reg.data.baseline cnn_reg.data.image_set cnn_reg.data.pathfinder cnn_reg.data.pathfinder_file",
         "numpy torch",
     ),
     "cnn_reg.data": Row("cnn_reg.data.image_set cnn_reg.data.same_class"),

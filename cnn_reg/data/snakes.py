@@ -135,7 +135,7 @@ def extend(stream: Stream, made: Paddles, occupancy: Floats, path: Ints, placed:
     if total < LEAST:
         return False
     for _ in range(TRIES):
-        turn = np.searchsorted(sums, uniform(stream) * total, side="right")
+        turn = int(np.searchsorted(sums, uniform(stream) * total, side="right"))
         i, j = row + made.turns[turn, 0], column + made.turns[turn, 1]
         if _fits(occupancy, made.masks[SEEDS + turn], i, j):
             _enter(occupancy, made, path)

@@ -117,7 +117,7 @@ def _count(num_train: int, num_test: int) -> int:
 
 def _split(parts: Iterable[Piece], length: int, matched: bool, num_train: int, size: int, progress: Callable[[int], None] | None) -> Splits:
     images: list[Tensor] = []
-    labels, distances = np.zeros(0), np.zeros(0)
+    labels, distances = np.zeros(0, dtype=np.uint8), np.zeros(0)
     for pixels, label, distance in parts:
         images.append(resize(torch.from_numpy(pixels).unsqueeze(1), size))
         labels, distances = np.concatenate([labels, label]), np.concatenate([distances, distance])
