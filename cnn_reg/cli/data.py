@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -97,12 +96,12 @@ def run_pathfinder(arguments: Any, console: Console) -> int:
     columns = ("[progress.description]{task.description}", BarColumn(), "{task.completed}/{task.total}", "{task.fields[rate]}")
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task("drawing", total=count, rate="")
-        start = time.perf_counter()
         try:
             for done in pathfinder_file.write(
                 arguments.out, arguments.path_length, count, arguments.seed, matched=arguments.matched, workers=arguments.workers
             ):
-                bar.update(task, completed=done, rate=f"{done / (time.perf_counter() - start):.0f} images/s")
+                bar.update(task, completed=done)
+                bar.update(task, rate=f"{bar.tasks[0].finished_speed or bar.tasks[0].speed or 0:.0f} images/s")
         except KeyboardInterrupt:
             console.print(f"Interrupted; {done} of {count} images are kept, and the same command continues.", highlight=False)
             return 130
