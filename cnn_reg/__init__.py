@@ -1,1 +1,5 @@
-"""Regularization of convolutional networks against locality (Section 6); of this version, only the command's front page."""
+"""Regularization of convolutional networks against locality (Section 6)."""
+
+from cnn_reg.data import SameClassPairs
+
+__all__ = ["SameClassPairs"]

@@ -78,7 +78,6 @@ TABLE = {
     "tensornet.cli.commands": Row("tensornet cli.arguments", "rich"),
     "tensornet.cli": Row("cli.arguments cli.commands cli.complete cli.demo cli.plan"),
     "tensornet.__main__": Row("cli"),
-    "cnn_reg": Row(),
     # data sets
     "cnn_reg.data.image_set": Row("checks", "numpy torch"),
     "cnn_reg.data.sources": Row("checks cnn_reg.data.image_set", "torch", lazy="mlxtend sklearn torchvision"),
@@ -96,6 +95,7 @@ TABLE = {
         "numpy torch",
     ),
     "cnn_reg.data": Row("cnn_reg.data.image_set cnn_reg.data.same_class"),
+    "cnn_reg": Row("cnn_reg.data"),
     "cnn_reg.cli.data": Row(
         "cli.arguments cnn_reg.data.baseline cnn_reg.data.pair_file cnn_reg.data.pathfinder_file cnn_reg.data.sources", "rich"
     ),

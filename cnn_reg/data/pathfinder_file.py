@@ -93,7 +93,12 @@ def write(
         [500, 600]
     """
     path, count = Path(path), integer("num_images", num_images, least=1)
-    config = {"path_length": check_length(path_length), "num_images": count, "seed": integer("seed", seed), "matched": bool(matched)}
+    config = {
+        "path_length": check_length(path_length),
+        "num_images": count,
+        "seed": integer("seed", seed, least=0),
+        "matched": bool(matched),
+    }
     if path.exists():
         found = read(path).config
         if found != config:
