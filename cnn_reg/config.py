@@ -14,7 +14,9 @@ from tensornet.checks import integer, real, short
 
 DATASETS = ("pathfinder", "same-class")
 MODELS = ("resnet18", "resnet34")
-MEASURES = ("absolute", "squared", "signed")
+COSINES = ("absolute", "squared", "signed")
+STOP_GRADIENTS = ("none", "first", "second")
+PERMUTATIONS = ("cyclic", "random")
 BATCH_NORMS = ("update", "frozen", "eval")
 PRECISIONS = ("float32", "bfloat16")
 DISTANCES = tuple(range(0, 161))
@@ -62,8 +64,11 @@ class Config:
     penalty_every: int = 1  # steps
     patch_size: int = 2  # side of Pathfinder's regions
     pairs: int = 1  # of regions a step
-    measure: str = "absolute"
-    batch_norm: str = "update"  # of the second forward pass
+    cosine: str = "absolute"  # this and the next: see gradient_direction_penalty
+    stop_gradient: str = "none"
+    permutation: str = "cyclic"
+    batch_norm: str = "update"
+    same_dropout: bool = False
     observe_every: int = 50  # steps between measurements of |cos| in an epoch without penalty
     # recipe
     learning_rate: float = 0.01
@@ -87,7 +92,9 @@ class Config:
         choice("dataset", self.dataset, DATASETS)
         if ":" not in self.model:
             choice("model", self.model, MODELS, " or package:function")
-        choice("measure", self.measure, MEASURES)
+        choice("cosine", self.cosine, COSINES)
+        choice("stop_gradient", self.stop_gradient, STOP_GRADIENTS)
+        choice("permutation", self.permutation, PERMUTATIONS)
         choice("batch_norm", self.batch_norm, BATCH_NORMS)
         choice("precision", self.precision, PRECISIONS)
         self._check_data()
