@@ -77,7 +77,14 @@ TABLE = {
     ),
     "tensornet.cli": Row("tensornet cli.arguments cli.complete cli.demo cli.plan", "rich"),
     "tensornet.__main__": Row("cli"),
-    "cnn_reg": Row(),
+    # the regularizer and its networks
+    "cnn_reg.regions": Row("checks", "torch"),
+    "cnn_reg.cosines": Row(packages="torch"),
+    "cnn_reg.passes": Row(packages="torch"),
+    "cnn_reg.penalty": Row("cnn_reg.cosines cnn_reg.passes cnn_reg.regions", "torch"),
+    "cnn_reg.schedule": Row("checks"),
+    "cnn_reg.models": Row("checks", "torch torchvision"),
+    "cnn_reg": Row("cnn_reg.models cnn_reg.penalty cnn_reg.regions cnn_reg.schedule"),
     "cnn_reg.cli": Row("tensornet cli.arguments"),
     "cnn_reg.__main__": Row("cnn_reg.cli"),
 }
