@@ -60,7 +60,7 @@ class Config:
     dropout: float = 0.0
     # penalty
     coefficient: float = 9.0
-    schedule: str = "constant"  # of the coefficient over the epochs: see cnn_reg.schedule
+    warmup: int = 0  # first epochs, over which the coefficient grows from 0
     penalty_every: int = 1  # steps
     patch_size: int = 2  # side of Pathfinder's regions
     pairs: int = 1  # of regions a step

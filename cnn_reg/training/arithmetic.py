@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import torch
 
+from cnn_reg.checkpoint import random_state, seed_all, set_random_state
 from cnn_reg.config import Config
 
 
@@ -18,7 +19,7 @@ def arithmetic(config: Config, device: torch.device | str, seed: int) -> Iterato
     Args:
         config: Whose ``tf32`` and ``deterministic`` are set. Deterministic algorithms are an error where an operation has none.
         device: Where the training computes.
-        seed: Of torch's global random numbers, which initialise networks and drop units.
+        seed: Of the global random numbers, of which torch's initialise networks and drop units.
 
     Example:
         >>> with arithmetic(Config(), "cpu", seed=3):
@@ -31,17 +32,18 @@ def arithmetic(config: Config, device: torch.device | str, seed: int) -> Iterato
     benchmark = torch.backends.cudnn.benchmark
     if config.deterministic and device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without which cuBLAS refuses
-    with torch.random.fork_rng([device] if device.type == "cuda" else [], device_type="cuda"):
-        try:
-            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.tf32
-            torch.backends.cudnn.benchmark = not config.deterministic
-            torch.use_deterministic_algorithms(config.deterministic)
-            torch.manual_seed(seed)
-            yield
-        finally:
-            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32
-            torch.backends.cudnn.benchmark = benchmark
-            torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
+    drawn = random_state()
+    try:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.tf32
+        torch.backends.cudnn.benchmark = not config.deterministic
+        torch.use_deterministic_algorithms(config.deterministic)
+        seed_all(seed)
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32
+        torch.backends.cudnn.benchmark = benchmark
+        torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
+        set_random_state(drawn)
 
 
 def autocast(config: Config, device: torch.device | str) -> torch.autocast:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cnn_reg.checkpoint import random_state, set_random_state
 from cnn_reg.config import Config
+from cnn_reg.schedule import PenaltySchedule
 from cnn_reg.tasks import Images, Task
 from cnn_reg.training.distributed import Processes
 from cnn_reg.training.metrics import Tally
@@ -47,6 +48,8 @@ class Trainer:
         self.optimizer = torch.optim.SGD(
             self.model.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
         )
+        growth = [(0, 0.0), (config.warmup * self.steps, config.coefficient)]
+        self.schedule = PenaltySchedule(growth if config.warmup else config.coefficient, every=config.penalty_every)
         self.generator = torch.Generator().manual_seed(config.seed)  # of the order of samples and of regions
         self.epoch = 0  # epochs that are done
         self.step = 0  # steps that are done of the current epoch
@@ -92,8 +95,8 @@ class Trainer:
     def _plan(self) -> StepPlan:
         """Regions are drawn in every step, whatever the coefficient, so that the order of samples depends on the seed alone."""
         pairs = [self.task.regions(self.generator) for _ in range(self.config.pairs)]
-        penalized = self.step % self.config.penalty_every == 0
-        return StepPlan(self.config.coefficient if penalized else 0.0, pairs, cosines=self.step % self.config.observe_every == 0)
+        coefficient = self.schedule.at(self.epoch * self.steps + self.step)
+        return StepPlan(coefficient, pairs, cosines=self.step % self.config.observe_every == 0)
 
     def _parts(self, data: Images, parts: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         memory = torch.channels_last if self.config.channels_last else torch.contiguous_format
