@@ -75,7 +75,8 @@ TABLE = {
     "tensornet.cli.complete": Row(
         "cli.arguments cli.peers completion execute files fitting pictures runs storage tables tree", "numpy rich torch", lazy="matplotlib"
     ),
-    "tensornet.cli": Row("tensornet cli.arguments cli.complete cli.demo cli.plan", "rich"),
+    "tensornet.cli.commands": Row("tensornet cli.arguments", "rich"),
+    "tensornet.cli": Row("cli.arguments cli.commands cli.complete cli.demo cli.plan"),
     "tensornet.__main__": Row("cli"),
     # the regularizer and its networks
     "cnn_reg.regions": Row("checks", "torch"),
@@ -85,7 +86,36 @@ TABLE = {
     "cnn_reg.schedule": Row("checks"),
     "cnn_reg.models": Row("checks", "torch torchvision"),
     "cnn_reg": Row("cnn_reg.models cnn_reg.penalty cnn_reg.regions cnn_reg.schedule"),
-    "cnn_reg.cli": Row("tensornet cli.arguments"),
+    # data sets
+    "cnn_reg.data": Row(),
+    # training
+    "cnn_reg.config": Row("checks"),
+    "cnn_reg.networks": Row("checks cnn_reg.models", "torch"),
+    "cnn_reg.tasks": Row("cnn_reg.config cnn_reg.data cnn_reg.regions", "torch"),
+    "cnn_reg.checkpoint": Row(packages="numpy torch"),
+    "cnn_reg.training": Row(),
+    "cnn_reg.training.interrupts": Row(),
+    "cnn_reg.training.arithmetic": Row("cnn_reg.checkpoint cnn_reg.config", "torch"),
+    "cnn_reg.training.distributed": Row(packages="torch"),
+    "cnn_reg.training.metrics": Row("cnn_reg.training.distributed", "torch"),
+    "cnn_reg.training.objective": Row(
+        "cnn_reg.config cnn_reg.penalty cnn_reg.regions cnn_reg.training.arithmetic cnn_reg.training.metrics", "torch"
+    ),
+    "cnn_reg.training.trainer": Row(
+        "checks cnn_reg.checkpoint cnn_reg.config cnn_reg.schedule cnn_reg.tasks cnn_reg.training.distributed cnn_reg.training.metrics "
+        "cnn_reg.training.objective",
+        "torch",
+    ),
+    "cnn_reg.training.loop": Row("runs cnn_reg.training.trainer"),
+    "cnn_reg.training.trackers": Row(lazy="torch wandb"),
+    "cnn_reg.figures": Row("storage", lazy="matplotlib"),
+    "cnn_reg.cli.data": Row(),
+    "cnn_reg.cli.train": Row(
+        "tensornet cli.arguments runs storage cnn_reg.config cnn_reg.figures cnn_reg.networks cnn_reg.tasks cnn_reg.training.arithmetic "
+        "cnn_reg.training.distributed cnn_reg.training.interrupts cnn_reg.training.loop cnn_reg.training.trackers cnn_reg.training.trainer",
+        "rich torch",
+    ),
+    "cnn_reg.cli": Row("cli.arguments cli.commands cnn_reg.cli.data cnn_reg.cli.train"),
     "cnn_reg.__main__": Row("cnn_reg.cli"),
 }
 SLOW = ("matplotlib", "tensorly", "sklearn", "PIL", "pyarrow", "rich", "pandas", "torchvision")  # never loaded by `import tensornet`

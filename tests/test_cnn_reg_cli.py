@@ -13,7 +13,7 @@ def test_without_arguments_it_says_what_there_is(capsys):
     assert main([]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("usage: cnn-reg")
-    assert f"are not part of this version ({__version__})" in shown
+    assert "make the files of the data sets" in shown
 
 
 def test_version(capsys):
@@ -22,17 +22,24 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"tensornet-htf {__version__}\n"
 
 
-@pytest.mark.parametrize("arguments", [["train"], ["--seed", "0"], ["--vers"]])
-def test_unknown_arguments_give_one_line_and_code_2(arguments, capsys):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["dta"], "unknown command dta (did you mean data?); choose from data"),
+        (["--sed"], "unknown argument --sed"),
+        (["--vers"], "unknown argument --vers (did you mean --version?)"),
+    ],
+)
+def test_unknown_arguments_give_one_line_and_code_2(arguments, message, capsys):
     with pytest.raises(SystemExit, match=r"^2$"):
         main(arguments)
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert shown.err.startswith(f"cnn-reg: error: unknown argument {arguments[0]}")
+    assert shown.err.startswith(f"cnn-reg: error: {message}")
     assert shown.err.count("\n") == 1
 
 
 def test_runs_as_a_module():
-    done = subprocess.run([sys.executable, "-m", "cnn_reg", "train"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-m", "cnn_reg", "dta"], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "cnn-reg: error: unknown argument train\n"
+    assert done.stderr.startswith("cnn-reg: error: unknown command dta (did you mean data?)")

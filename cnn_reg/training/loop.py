@@ -14,7 +14,7 @@ class InterruptedTrainingError(RuntimeError):
     """The training was asked to stop, and has written its state."""
 
 
-class DivergedError(ArithmeticError):
+class DivergedError(RuntimeError):
     """The loss is no longer finite."""
 
 

@@ -1,0 +1,1 @@
+"""Data sets whose tasks need long-range dependencies: Pathfinder, and Is Same Class."""
