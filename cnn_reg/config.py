@@ -19,8 +19,8 @@ STOP_GRADIENTS = ("none", "first", "second")
 PERMUTATIONS = ("cyclic", "random")
 BATCH_NORMS = ("update", "frozen", "eval")
 PRECISIONS = ("float32", "bfloat16")
-DISTANCES = tuple(range(0, 161))
-PATH_LENGTHS = (3, 5, 7, 9, 11)
+DISTANCES = range(161)  # of Is Same Class, in pixels
+PATH_LENGTHS = range(3, 21)  # of Pathfinder, in paddles
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Config:
     train_images: int = 10000
     validation_images: int = 0  # further images like those of the training, which choose the best epoch
     test_images: int = 10000
-    image_size: int = 150  # side of Pathfinder's images, made at 300; that of Is Same Class is 224
+    image_size: int = 150  # side of the images, which are made at 300 for Pathfinder and at 224 for Is Same Class
     data_seed: int = 0
     # network
     model: str = "resnet18"  # or package:function
@@ -108,7 +108,7 @@ class Config:
     def _check_data(self) -> None:
         if self.dataset == "pathfinder":
             if self.path_length not in PATH_LENGTHS:
-                raise ValueError(f"path_length must be one of {', '.join(map(str, PATH_LENGTHS))}; got {self.path_length}")
+                raise ValueError(f"path_length must be from {PATH_LENGTHS[0]} to {PATH_LENGTHS[-1]}; got {self.path_length}")
             if 2 * self.patch_size > self.image_size:
                 raise ValueError(f"patch_size must be at most half of image_size; got {self.patch_size} for {self.image_size}")
         elif self.distance not in DISTANCES:
@@ -213,7 +213,7 @@ def preset(name: str, **changes: Any) -> Config:
     for field in changes:
         choice("field", field, FIELDS)
     if changes.get("dataset") == "same-class":
-        fields = {**_SAME_CLASS, **fields, "image_size": 224}
+        fields = {**_SAME_CLASS, **fields}
     if changes.get("model") == "resnet34":
         fields = {**_RESNET34, **fields}
     return Config(**{**fields, **changes})

@@ -34,7 +34,7 @@ class Repeated(nn.Module):
         return outputs
 
 
-def build_network(name: str, in_channels: int, image_size: int, *, dropout: float = 0.0, width: float = 1.0) -> nn.Module:
+def build_network(name: str, in_channels: int, image_size: tuple[int, int], *, dropout: float = 0.0, width: float = 1.0) -> nn.Module:
     """A network of one logit, with weights drawn from torch's global random numbers.
 
     Args:
@@ -50,7 +50,7 @@ def build_network(name: str, in_channels: int, image_size: int, *, dropout: floa
         ValueError: There is no such function, it fails, or what it returns is no network of one logit on such images.
 
     Example:
-        >>> build_network("torchvision.models:squeezenet1_1", 1, 64)(torch.rand(2, 1, 64, 64)).shape
+        >>> build_network("torchvision.models:squeezenet1_1", 1, (64, 64))(torch.rand(2, 1, 64, 64)).shape
         torch.Size([2, 1])
     """
     if name in _OWN:
@@ -67,7 +67,7 @@ def build_network(name: str, in_channels: int, image_size: int, *, dropout: floa
     first = next((layer for layer in network.modules() if isinstance(layer, nn.Conv2d)), None)
     if in_channels == 1 and first is not None and first.in_channels == 3:
         network = Repeated(network, 3)
-    _try(name, network, (2, in_channels, image_size, image_size))
+    _try(name, network, (2, in_channels, *image_size))
     return network
 
 

@@ -1,83 +1,24 @@
-"""What is learned: images with labels, how regions are drawn, and what the distance alone predicts."""
+"""What is learned: images with labels, how regions are drawn, and what the distance of the circles predicts by itself."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from cnn_reg.regions import Region
+from cnn_reg.config import Config
+from cnn_reg.data import ImageSet, SameClassPairs, StoredImages, baseline, pathfinder, sources
+from cnn_reg.data.image_set import resize
+from cnn_reg.regions import Region, sample_disjoint_regions
 
-
-class Images(Protocol):
-    """A data set as the training needs it.
-
-    Example:
-        >>> data: Images = TensorImages(torch.zeros(4, 1, 8, 8), torch.tensor([0.0, 1.0, 0.0, 1.0]))
-        >>> data.batch(torch.tensor([0, 2])).shape
-        torch.Size([2, 1, 8, 8])
-    """
-
-    @property
-    def name(self) -> str:
-        """What it is called in titles and tables, stand-ins marked as such."""
-
-    @property
-    def channels(self) -> int:
-        """Of every image."""
-
-    @property
-    def labels(self) -> Tensor:
-        """0 or 1 of every image (n,), as floating point, on the device."""
-
-    def __len__(self) -> int: ...
-
-    def batch(self, indices: Tensor) -> Tensor:
-        """Images (b, C, H, W), normalised, on the device.
-
-        Example:
-            >>> TensorImages(torch.arange(4.0).reshape(4, 1, 1, 1), torch.zeros(4)).batch(torch.tensor([2])).item()
-            2.0
-        """
-
-
-class TensorImages:
-    """Images that are there as one tensor.
-
-    Args:
-        images: (n, C, H, W), normalised.
-        labels: (n,), 0 or 1.
-        name: What they are called in titles and tables.
-
-    Raises:
-        ValueError: The shapes do not fit together.
-
-    Example:
-        >>> data = TensorImages(torch.zeros(4, 3, 8, 8), torch.zeros(4), "nothing")
-        >>> len(data), data.channels
-        (4, 3)
-    """
-
-    def __init__(self, images: Tensor, labels: Tensor, name: str = "images") -> None:
-        if images.ndim != 4 or labels.shape != images.shape[:1]:
-            raise ValueError(f"images need the shape (n, C, H, W) and labels (n,); got {tuple(images.shape)} and {tuple(labels.shape)}")
-        self.images, self.labels, self.name = images, labels, name
-        self.channels = images.shape[1]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def batch(self, indices: Tensor) -> Tensor:
-        """The images of the given indices.
-
-        Example:
-            >>> TensorImages(torch.arange(4.0).reshape(4, 1, 1, 1), torch.zeros(4)).batch(torch.tensor([2])).item()
-            2.0
-        """
-        return self.images[indices]
+Draw = Callable[[torch.Generator], tuple[Region, Region]]
+CHUNK = 1000  # images drawn at full size at once
 
 
 @dataclass(frozen=True)
@@ -85,6 +26,7 @@ class Task:
     """Images to learn from and to test with, and the regions of the penalty.
 
     Args:
+        title: Of pictures and reports; stand-ins are marked in it.
         train: For training; its last ``validation`` images choose the best epoch instead.
         test: For the reported accuracy.
         regions: Draws a pair of disjoint regions.
@@ -95,15 +37,15 @@ class Task:
         ValueError: ``validation`` leaves nothing to train with.
 
     Example:
-        >>> from cnn_reg.regions import sample_disjoint_regions
-        >>> data = TensorImages(torch.zeros(4, 1, 8, 8), torch.zeros(4))
-        >>> Task(data, data, lambda generator: sample_disjoint_regions(8, 2, generator), validation=1).training_images
+        >>> data = StoredImages(torch.zeros(4, 8, 8, dtype=torch.uint8), [0, 1, 1, 0], "black")
+        >>> Task("black", data, data, lambda generator: sample_disjoint_regions(8, 2, generator), validation=1).training_images
         3
     """
 
-    train: Images
-    test: Images
-    regions: Callable[[torch.Generator], tuple[Region, Region]]
+    title: str
+    train: ImageSet
+    test: ImageSet
+    regions: Draw
     validation: int = 0
     baseline: float | None = None
 
@@ -115,3 +57,79 @@ class Task:
     def training_images(self) -> int:
         """How many images are trained with."""
         return len(self.train) - self.validation
+
+
+def make_task(config: Config, folder: Path | None = None, device: torch.device | str = "cpu") -> Task:
+    """The task of a configuration, with its images on the device.
+
+    Pathfinder's regions are two patches that do not overlap, drawn anew; those of Is Same Class the squares of the two pictures, in
+    random order (Appendix D.2.2).
+
+    Args:
+        config: Which images, how many, and of which size.
+        folder: Where CIFAR10 lies or is downloaded to; by default a folder below the user's cache.
+        device: Where the images are kept.
+
+    Raises:
+        ValueError: There are no such images.
+        OSError: Pictures cannot be read or downloaded.
+
+    Example:
+        >>> config = Config(path_length=3, train_images=20, test_images=10, image_size=32)
+        >>> task = make_task(config)
+        >>> task.title, task.train.image_size, len(task.test)
+        ('Pathfinder, path length 3', (32, 32), 10)
+    """
+    return (_pathfinder if config.dataset == "pathfinder" else _same_class)(config, folder, device)
+
+
+def _pathfinder(config: Config, folder: Path | None, device: torch.device | str) -> Task:
+    del folder  # images are made in seconds, and are the same every time
+    trained = config.train_images + config.validation_images
+    images, labels, _ = _draw(config, 0, trained)
+    train = StoredImages(images, labels, "train")
+    images, labels, distances = _draw(config, trained, config.test_images)
+    test = StoredImages(images, labels, "test", (train.mean, train.std))
+    title = f"Pathfinder{' with matched distances' if config.matched else ''}, path length {config.path_length}"
+    alone = baseline.accuracy(distances, labels) if config.test_images > 1 else None
+
+    def regions(generator: torch.Generator) -> tuple[Region, Region]:
+        return sample_disjoint_regions(config.image_size, config.patch_size, generator)
+
+    return Task(title, train.to(device), test.to(device), regions, config.validation_images, alone)
+
+
+def _draw(config: Config, first: int, count: int) -> tuple[Tensor, Any, Any]:
+    """Images of the configuration's size, labels, and distances of the circles."""
+    images, labels, distances = torch.empty(count, config.image_size, config.image_size, dtype=torch.uint8), [], []
+    for begin in range(0, count, CHUNK):
+        made = pathfinder.generate(
+            config.path_length,
+            min(CHUNK, count - begin),
+            config.data_seed,
+            first=first + begin,
+            matched=config.matched,
+            workers=os.cpu_count() or 1,
+        )
+        images[begin : begin + CHUNK] = resize(torch.from_numpy(made.images).unsqueeze(1), config.image_size).squeeze(1)
+        labels.append(made.labels)
+        distances.append(made.metadata["distance"])
+    return images, np.concatenate(labels), np.concatenate(distances)
+
+
+def _same_class(config: Config, folder: Path | None, device: torch.device | str) -> Task:
+    splits = []
+    for split, count in (("train", config.train_images + config.validation_images), ("test", config.test_images)):
+        source = sources.load(config.source, split, folder)
+        scale = config.image_size / SAME_CLASS_SIZE
+        splits.append(SameClassPairs.of(source, count, config.distance, seed=config.data_seed, scale=scale).to(device))
+    squares = [Region(*square) for square in splits[0].squares]
+
+    def regions(generator: torch.Generator) -> tuple[Region, Region]:
+        left = int(torch.randint(2, (), generator=generator))
+        return squares[left], squares[1 - left]
+
+    return Task(f"Is Same Class, {splits[0].name}", *splits, regions, config.validation_images)
+
+
+SAME_CLASS_SIZE = 224  # rows and columns of the images of Is Same Class

@@ -8,34 +8,35 @@ import torch
 from torch import nn
 
 from cnn_reg.config import Config
+from cnn_reg.data import StoredImages
 from cnn_reg.regions import Region, sample_disjoint_regions
-from cnn_reg.tasks import Task, TensorImages
+from cnn_reg.tasks import Task
 
 SIZE = 12
 
 
-def dots(count: int, seed: int) -> TensorImages:
+def dots(count: int, seed: int) -> StoredImages:
     """Images of noise with two bright or dark dots; the label says whether the dots are alike."""
     generator = torch.Generator().manual_seed(seed)
-    images = 0.3 * torch.randn(count, 1, SIZE, SIZE, generator=generator)
+    images = 120 + 15 * torch.randn(count, 1, SIZE, SIZE, generator=generator)
     signs = torch.randint(2, (count, 2), generator=generator) * 2.0 - 1
-    images[:, 0, 2, 2] += 2 * signs[:, 0]
-    images[:, 0, 9, 9] += 2 * signs[:, 1]
-    return TensorImages(images, (signs.prod(1) > 0).float(), "dots")
+    images[:, 0, 2, 2] += 80 * signs[:, 0]
+    images[:, 0, 9, 9] += 80 * signs[:, 1]
+    return StoredImages(images.clamp(0, 255).to(torch.uint8), (signs.prod(1) > 0).float(), "dots")
 
 
-def shades(count: int, seed: int) -> TensorImages:
+def shades(count: int, seed: int) -> StoredImages:
     """Images as bright as their label."""
-    labels = torch.randint(2, (count,), generator=torch.Generator().manual_seed(seed)).float()
-    return TensorImages((2 * labels - 1)[:, None, None, None].expand(-1, 1, SIZE, SIZE).clone(), labels, "shades")
+    labels = torch.randint(2, (count,), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+    return StoredImages((255 * labels)[:, None, None].expand(-1, SIZE, SIZE).clone(), labels, "shades")
 
 
 def draw(generator: torch.Generator) -> tuple[Region, Region]:
     return sample_disjoint_regions(SIZE, 2, generator)
 
 
-def make_task(train: int = 24, test: int = 16, validation: int = 0, kind: Callable[[int, int], TensorImages] = dots) -> Task:
-    return Task(kind(train + validation, 0), kind(test, 1), draw, validation)
+def make_task(train: int = 24, test: int = 16, validation: int = 0, kind: Callable[[int, int], StoredImages] = dots) -> Task:
+    return Task("dots", kind(train + validation, 0), kind(test, 1), draw, validation)
 
 
 def make_model(dropout: float = 0.3, batch_norm: bool = True) -> nn.Module:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from cnn_reg.checkpoint import random_state, set_random_state
 from cnn_reg.config import Config
+from cnn_reg.data import ImageSet
 from cnn_reg.schedule import PenaltySchedule
-from cnn_reg.tasks import Images, Task
+from cnn_reg.tasks import Task
 from cnn_reg.training.distributed import Processes
 from cnn_reg.training.metrics import Tally
 from cnn_reg.training.objective import StepPlan, accumulate_gradients, evaluate
@@ -98,7 +99,7 @@ class Trainer:
         coefficient = self.schedule.at(self.epoch * self.steps + self.step)
         return StepPlan(coefficient, pairs, cosines=self.step % self.config.observe_every == 0)
 
-    def _parts(self, data: Images, parts: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    def _parts(self, data: ImageSet, parts: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         memory = torch.channels_last if self.config.channels_last else torch.contiguous_format
         for indices in parts:
             there = indices.to(self.device)
@@ -124,7 +125,7 @@ class Trainer:
                 record |= {f"{name}_loss": found["loss"], f"{name}_accuracy": found["accuracy"]}
         return {**record, "seconds": round(self.seconds, 3), "images_per_second": round(count / self.seconds, 2)}
 
-    def _evaluate(self, data: Images, indices: Tensor) -> dict[str, Any]:
+    def _evaluate(self, data: ImageSet, indices: Tensor) -> dict[str, Any]:
         mine = indices[self.processes.rank :: self.processes.size]
         tally = Tally(self.device)
         evaluate(self.model, self._parts(data, mine.split(self.config.batch_size)), config=self.config, tally=tally)
