@@ -24,7 +24,7 @@ RECIPES = {
 }
 
 
-class Crash(RuntimeError):
+class CrashError(RuntimeError):
     """Something that nobody foresaw."""
 
 
@@ -68,11 +68,11 @@ def train_with_ends(folder, ends, **changes):
             def on_step(_, left=left, kind=kind):
                 left[0] -= 1
                 if left[0] == 0 and kind == "crash":
-                    raise Crash
+                    raise CrashError
 
             try:
                 train(trainer, run, on_step=on_step, stopping=lambda left=left, kind=kind: left[0] == 0 and kind == "stop")
-            except (Crash, InterruptedTrainingError):
+            except (CrashError, InterruptedTrainingError):
                 random.random(), torch.rand(3)  # whatever happens in between must not matter
                 continue
             return outcome(trainer, run)

@@ -32,14 +32,17 @@ def shades(count: int, seed: int) -> StoredImages:
 
 
 def draw(generator: torch.Generator) -> tuple[Region, Region]:
+    """Two patches of 2 x 2."""
     return sample_disjoint_regions(SIZE, 2, generator)
 
 
 def make_task(train: int = 24, test: int = 16, validation: int = 0, kind: Callable[[int, int], StoredImages] = dots) -> Task:
+    """Images of one kind."""
     return Task("dots", kind(train + validation, 0), kind(test, 1), draw, validation)
 
 
 def make_model(dropout: float = 0.3, batch_norm: bool = True) -> nn.Module:
+    """A small network of one logit."""
     return nn.Sequential(
         nn.Conv2d(1, 6, 3, padding=1),
         nn.BatchNorm2d(6) if batch_norm else nn.Identity(),
@@ -53,5 +56,7 @@ def make_model(dropout: float = 0.3, batch_norm: bool = True) -> nn.Module:
 
 
 def make_config(**changes: object) -> Config:
-    fields: dict[str, object] = {"train_images": 24, "test_images": 16, "image_size": SIZE, "batch_size": 8, "epochs": 3, "coefficient": 1.0}
+    """Three epochs of three steps."""
+    fields: dict[str, object] = {"train_images": 24, "test_images": 16, "image_size": SIZE}
+    fields |= {"batch_size": 8, "epochs": 3, "coefficient": 1.0}
     return Config(**{**fields, **changes})  # type: ignore[arg-type]
