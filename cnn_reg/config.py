@@ -101,7 +101,9 @@ class Config:
         if self.accumulate > self.batch_size:
             raise ValueError(f"accumulate cannot exceed batch_size; got {self.accumulate} parts of {self.batch_size} images")
         if self.batch_size < 2 * self.accumulate and self.coefficient:
-            raise ValueError(f"the penalty needs at least 2 images in a part of a batch; got batch_size {self.batch_size} in {self.accumulate}")
+            raise ValueError(
+                f"the penalty needs at least 2 images in a part of a batch; got batch_size {self.batch_size} in {self.accumulate}"
+            )
         if self.compile and self.coefficient:
             raise ValueError("compile needs coefficient 0: compiled networks cannot be differentiated twice")
 
@@ -141,7 +143,9 @@ def _checked(name: str, kind: str, value: Any) -> Any:
             raise ValueError(f"{name} must be above 0; got {value}")
         return number
     if not isinstance(value, bool if kind == "bool" else str):
-        raise TypeError(f"{name} must be {'true or false' if kind == 'bool' else 'a text'}; got {short(value)} of type {type(value).__name__}")
+        raise TypeError(
+            f"{name} must be {'true or false' if kind == 'bool' else 'a text'}; got {short(value)} of type {type(value).__name__}"
+        )
     return value
 
 

@@ -6,19 +6,16 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from cnn_reg.config import Config
-from cnn_reg.data import ImageSet, SameClassPairs, StoredImages, baseline, pathfinder, sources
-from cnn_reg.data.image_set import resize
+from cnn_reg.data import ImageSet, SameClassPairs, sources
+from cnn_reg.data.splits import generate_splits
 from cnn_reg.regions import Region, sample_disjoint_regions
 
 Draw = Callable[[torch.Generator], tuple[Region, Region]]
-CHUNK = 1000  # images drawn at full size at once
+SAME_CLASS_SIZE = 224  # rows and columns of the images of Is Same Class
 
 
 @dataclass(frozen=True)
@@ -85,36 +82,21 @@ def make_task(config: Config, folder: Path | None = None, device: torch.device |
 
 def _pathfinder(config: Config, folder: Path | None, device: torch.device | str) -> Task:
     del folder  # images are made in seconds, and are the same every time
-    trained = config.train_images + config.validation_images
-    images, labels, _ = _draw(config, 0, trained)
-    train = StoredImages(images, labels, "train")
-    images, labels, distances = _draw(config, trained, config.test_images)
-    test = StoredImages(images, labels, "test", (train.mean, train.std))
-    title = f"Pathfinder{' with matched distances' if config.matched else ''}, path length {config.path_length}"
-    alone = baseline.accuracy(distances, labels) if config.test_images > 1 else None
+    made = generate_splits(
+        config.path_length,
+        config.train_images + config.validation_images,
+        config.test_images,
+        config.data_seed,
+        size=config.image_size,
+        matched=config.matched,
+        workers=os.cpu_count() or 1,
+    )
 
     def regions(generator: torch.Generator) -> tuple[Region, Region]:
         return sample_disjoint_regions(config.image_size, config.patch_size, generator)
 
-    return Task(title, train.to(device), test.to(device), regions, config.validation_images, alone)
-
-
-def _draw(config: Config, first: int, count: int) -> tuple[Tensor, Any, Any]:
-    """Images of the configuration's size, labels, and distances of the circles."""
-    images, labels, distances = torch.empty(count, config.image_size, config.image_size, dtype=torch.uint8), [], []
-    for begin in range(0, count, CHUNK):
-        made = pathfinder.generate(
-            config.path_length,
-            min(CHUNK, count - begin),
-            config.data_seed,
-            first=first + begin,
-            matched=config.matched,
-            workers=os.cpu_count() or 1,
-        )
-        images[begin : begin + CHUNK] = resize(torch.from_numpy(made.images).unsqueeze(1), config.image_size).squeeze(1)
-        labels.append(made.labels)
-        distances.append(made.metadata["distance"])
-    return images, np.concatenate(labels), np.concatenate(distances)
+    train, test = made.train.to(device), made.test.to(device)
+    return Task(train.name, train, test, regions, config.validation_images, made.distance_accuracy)
 
 
 def _same_class(config: Config, folder: Path | None, device: torch.device | str) -> Task:
@@ -130,6 +112,3 @@ def _same_class(config: Config, folder: Path | None, device: torch.device | str)
         return squares[left], squares[1 - left]
 
     return Task(f"Is Same Class, {splits[0].name}", *splits, regions, config.validation_images)
-
-
-SAME_CLASS_SIZE = 224  # rows and columns of the images of Is Same Class

@@ -87,11 +87,26 @@ TABLE = {
     "cnn_reg.models": Row("checks", "torch torchvision"),
     "cnn_reg": Row("cnn_reg.models cnn_reg.penalty cnn_reg.regions cnn_reg.schedule"),
     # data sets
-    "cnn_reg.data": Row(),
+    "cnn_reg.data.image_set": Row("checks", "numpy torch"),
+    "cnn_reg.data.sources": Row("checks cnn_reg.data.image_set", "torch", lazy="mlxtend sklearn torchvision"),
+    "cnn_reg.data.same_class": Row("checks cnn_reg.data.image_set cnn_reg.data.sources", "numpy torch"),
+    "cnn_reg.data.pair_file": Row("checks storage cnn_reg.data.same_class cnn_reg.data.sources", "torch"),
+    "cnn_reg.data.counter": Row(packages="numba numpy"),
+    "cnn_reg.data.paddles": Row(packages="numpy", lazy="PIL scipy"),
+    "cnn_reg.data.snakes": Row("cnn_reg.data.counter cnn_reg.data.paddles", "numba numpy"),
+    "cnn_reg.data.scenes": Row("cnn_reg.data.counter cnn_reg.data.paddles cnn_reg.data.snakes", "numpy"),
+    "cnn_reg.data.pathfinder": Row("checks cnn_reg.data.paddles cnn_reg.data.scenes", "numpy"),
+    "cnn_reg.data.baseline": Row(packages="numpy"),
+    "cnn_reg.data.pathfinder_file": Row("checks runs storage cnn_reg.data.pathfinder", "numpy torch"),
+    "cnn_reg.data.splits": Row(
+        "checks cnn_reg.data.baseline cnn_reg.data.image_set cnn_reg.data.pathfinder cnn_reg.data.pathfinder_file",
+        "numpy torch",
+    ),
+    "cnn_reg.data": Row("cnn_reg.data.image_set cnn_reg.data.same_class"),
     # training
     "cnn_reg.config": Row("checks"),
     "cnn_reg.networks": Row("checks cnn_reg.models", "torch"),
-    "cnn_reg.tasks": Row("cnn_reg.config cnn_reg.data cnn_reg.regions", "torch"),
+    "cnn_reg.tasks": Row("cnn_reg.config cnn_reg.data cnn_reg.data.sources cnn_reg.data.splits cnn_reg.regions", "torch"),
     "cnn_reg.checkpoint": Row(packages="numpy torch"),
     "cnn_reg.training": Row(),
     "cnn_reg.training.interrupts": Row(),
@@ -102,14 +117,16 @@ TABLE = {
         "cnn_reg.config cnn_reg.penalty cnn_reg.regions cnn_reg.training.arithmetic cnn_reg.training.metrics", "torch"
     ),
     "cnn_reg.training.trainer": Row(
-        "checks cnn_reg.checkpoint cnn_reg.config cnn_reg.schedule cnn_reg.tasks cnn_reg.training.distributed cnn_reg.training.metrics "
-        "cnn_reg.training.objective",
+        "checks cnn_reg.checkpoint cnn_reg.config cnn_reg.data cnn_reg.schedule cnn_reg.tasks cnn_reg.training.distributed "
+        "cnn_reg.training.metrics cnn_reg.training.objective",
         "torch",
     ),
     "cnn_reg.training.loop": Row("runs cnn_reg.training.trainer"),
     "cnn_reg.training.trackers": Row(lazy="torch wandb"),
     "cnn_reg.figures": Row("storage", lazy="matplotlib"),
-    "cnn_reg.cli.data": Row(),
+    "cnn_reg.cli.data": Row(
+        "cli.arguments cnn_reg.data.baseline cnn_reg.data.pair_file cnn_reg.data.pathfinder_file cnn_reg.data.sources", "rich"
+    ),
     "cnn_reg.cli.train": Row(
         "tensornet cli.arguments runs storage cnn_reg.config cnn_reg.figures cnn_reg.networks cnn_reg.tasks cnn_reg.training.arithmetic "
         "cnn_reg.training.distributed cnn_reg.training.interrupts cnn_reg.training.loop cnn_reg.training.trackers cnn_reg.training.trainer",

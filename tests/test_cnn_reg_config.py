@@ -33,7 +33,10 @@ def test_presets_are_valid_whatever_they_are_for(name, changes):
     ("changes", "message"),
     [
         ({"dataset": "same_class"}, r"unknown dataset 'same_class' \(did you mean same-class\?\); choose from pathfinder, same-class"),
-        ({"model": "resnet43"}, r"unknown model 'resnet43' \(did you mean resnet34\?\); choose from resnet18, resnet34 or package:function"),
+        (
+            {"model": "resnet43"},
+            r"unknown model 'resnet43' \(did you mean resnet34\?\); choose from resnet18, resnet34 or package:function",
+        ),
         ({"path_length": 2}, "path_length must be from 3 to 20; got 2"),
         ({"dataset": "same-class", "distance": 161}, "distance must be from 0 to 160; got 161"),
         ({"dataset": "same-class", "matched": True}, "matched is for pathfinder"),
@@ -90,7 +93,10 @@ def test_the_id_depends_on_what_matters_and_on_nothing_else():
     base = run_id(Config(), "1")
     assert run_id(Config(distance=3, source="digits"), "1") == base  # of the other data set
     assert run_id(Config(coefficient=9), "1") == base  # as an integer
-    others = [run_id(Config(), "2"), *(run_id(Config(**{name: value}), "1") for name, value in [("seed", 1), ("epochs", 3), ("path_length", 9)])]
+    others = [
+        run_id(Config(), "2"),
+        *(run_id(Config(**{name: value}), "1") for name, value in [("seed", 1), ("epochs", 3), ("path_length", 9)]),
+    ]
     assert len({base, *others}) == 5
     code = "from cnn_reg.config import *; print(run_id(Config(), '1'))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)

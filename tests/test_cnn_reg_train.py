@@ -35,7 +35,13 @@ def test_a_run_s_folder_holds_everything_and_the_end_says_what_was_done(tmp_path
     folder = tmp_path / "run"
     assert main(["train", *TINY, "--epochs", "2", "--coefficient", "1", "--out", str(folder), "--set", "validation_images=8"]) == 0
     shown = capsys.readouterr().out
-    assert {path.name for path in folder.iterdir()} == {"config.json", "metrics.jsonl", "summary.json", "checkpoint.safetensors", "curves.png"}
+    assert {path.name for path in folder.iterdir()} == {
+        "config.json",
+        "metrics.jsonl",
+        "summary.json",
+        "checkpoint.safetensors",
+        "curves.png",
+    }
     summary = read_json(folder / "summary.json")
     assert summary["epochs"] == 2
     assert summary["test_accuracy"] == records(folder)[-1]["test_accuracy"]

@@ -78,11 +78,13 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--preset", metavar="NAME", help=f"{', '.join(PRESETS)}")
     for field, text in _OPTIONS.items():
         parser.add_argument(f"--{field.replace('_', '-')}", metavar=field.rpartition("_")[2].upper(), help=text)
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="any field of the configuration, any number of times")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="any field of the configuration, any number of times"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: runs/ and a name of the configuration)")
     parser.add_argument("--resume", action="store_true", help="continue the run in the folder, if there is one")
     parser.add_argument("--device", type=device, default="cpu", metavar="D", help="where to compute: cpu, cuda, ... (default cpu)")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the data sets' files, which are made or fetched where absent")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder where CIFAR10 lies or is downloaded to; Pathfinder is made anew")
     parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard's events into the run's folder")
     parser.add_argument("--wandb", metavar="PROJECT", help="also send the records to Weights & Biases")
     parser.set_defaults(run=run)
@@ -177,7 +179,13 @@ def _followers(arguments: Any, config: Config, folder: Path, trainer: Trainer, c
             sinks.append(stack.enter_context(trackers.tensorboard(folder / "tensorboard")))
         if first and arguments.wandb:
             sinks.append(stack.enter_context(trackers.wandb(folder, arguments.wandb, run_id(config, __version__), as_dict(config))))
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[now]}"), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[now]}"),
+            TimeRemainingColumn(),
+        )
         bar = stack.enter_context(Progress(*columns, console=console, transient=True, disable=not first))
         whole = bar.add_task("", total=config.epochs * trainer.steps, completed=trainer.epoch * trainer.steps + trainer.step, now="")
         looked = [0.0]

@@ -29,7 +29,21 @@ def band(distances: ArrayLike, labels: ArrayLike) -> tuple[float, float]:
     return float(values[begin]), float(values[end])
 
 
-def accuracy(distances: ArrayLike, labels: ArrayLike) -> float:
+def accuracy(distances: ArrayLike, labels: ArrayLike, interval: tuple[float, float]) -> float:
+    """How often the label is right that a band of distances gives.
+
+    Raises:
+        ValueError: There is no sample, or not one label each.
+
+    Example:
+        >>> accuracy([5, 5, 9, 9], [1, 1, 0, 1], (4.0, 6.0))
+        0.75
+    """
+    distance, label = _check(distances, labels)
+    return float((((interval[0] <= distance) & (distance <= interval[1])) == label).mean())
+
+
+def halves(distances: ArrayLike, labels: ArrayLike) -> float:
     """How often the distance alone predicts the label: a band chosen on every other image, measured on the rest.
 
     An honest report prints this beside a network's accuracy.
@@ -38,15 +52,13 @@ def accuracy(distances: ArrayLike, labels: ArrayLike) -> float:
         ValueError: There are fewer than two samples, or not one label each.
 
     Example:
-        >>> accuracy([5, 5, 9, 9], [1, 1, 0, 0])
+        >>> halves([5, 5, 9, 9], [1, 1, 0, 0])
         1.0
     """
     distance, label = _check(distances, labels)
     if len(label) < 2:
         raise ValueError(f"a band is chosen on one half and measured on the other, so two samples are needed; got {len(label)}")
-    low, high = band(distance[::2], label[::2])
-    called = (low <= distance[1::2]) & (distance[1::2] <= high)
-    return float((called == label[1::2]).mean())
+    return accuracy(distance[1::2], label[1::2], band(distance[::2], label[::2]))
 
 
 def statistics(images: NDArray[np.uint8], labels: ArrayLike, distances: ArrayLike) -> dict[str, float]:

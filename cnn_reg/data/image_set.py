@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -17,7 +19,7 @@ RESIZED = 256  # images resized at once
 NOT_CIFAR10 = "not CIFAR10"  # in the name of every stand-in
 
 
-class ImageSet(Protocol):
+class ImageSet(ABC):
     """Images with a label each, composed and normalised on a device when they are asked for.
 
     Attributes:
@@ -32,16 +34,36 @@ class ImageSet(Protocol):
     labels: Tensor
     name: str
 
-    def __len__(self) -> int: ...
+    @abstractmethod
+    def batch(self, indices: Tensor) -> Tensor:
+        """The images with the given numbers, ``(b, channels, rows, columns)`` float32, normalised, on the device.
 
-    def batch(self, indices: Tensor) -> Tensor:  # noqa: D102
-        ...
+        Example:
+            >>> made = StoredImages(torch.arange(12, dtype=torch.uint8).reshape(3, 2, 2), [0, 1, 1], "three")
+            >>> made.batch(torch.tensor([0, 2])).shape
+            torch.Size([2, 1, 2, 2])
+        """
 
-    def to(self, device: torch.device | str) -> Self:  # noqa: D102
-        ...
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        place = range(len(self))[index]  # an index error where there is none
+        return self.batch(torch.tensor([place], device=self.labels.device))[0], self.labels[place]
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same images on a device.
+
+        Example:
+            >>> StoredImages(torch.zeros(1, 2, 2, dtype=torch.uint8), [0], "one").to("cpu").name
+            'one'
+        """
+        moved = copy.copy(self)
+        vars(moved).update({name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)})
+        return moved
 
 
-class StoredImages:
+class StoredImages(ImageSet):
     """Images as bytes on a device, normalised when they are asked for.
 
     Args:
@@ -78,31 +100,14 @@ class StoredImages:
         self.name = name
         self.mean, self.std = moments or channel_moments(self.images)
 
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.batch(torch.tensor([range(len(self))[index]], device=self.images.device))[0], self.labels[index]
-
     def batch(self, indices: Tensor) -> Tensor:
-        """The images with the given numbers, ``(b, channels, rows, columns)`` float32, normalised.
+        """The images with the given numbers, ``(b, channels, rows, columns)`` float32, normalised, on the device.
 
         Example:
-            >>> made = StoredImages(torch.arange(12, dtype=torch.uint8).reshape(3, 2, 2), [0, 1, 1], "three")
-            >>> made.batch(torch.tensor([0, 2])).shape
-            torch.Size([2, 1, 2, 2])
+            >>> StoredImages(torch.zeros(3, 2, 2, dtype=torch.uint8), [0, 1, 1], "three").batch(torch.tensor([2])).shape
+            torch.Size([1, 1, 2, 2])
         """
         return normalise(self.images[indices.to(self.images.device)], self.mean, self.std)
-
-    def to(self, device: torch.device | str) -> StoredImages:
-        """The same images on a device.
-
-        Example:
-            >>> StoredImages(torch.zeros(1, 2, 2, dtype=torch.uint8), [0], "one").to("cpu").name
-            'one'
-        """
-        moments = (self.mean.to(device), self.std.to(device))
-        return StoredImages(self.images.to(device), self.labels.to(device), self.name, moments)
 
 
 def normalise(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from tensornet.checks import integer
 SHORTEST, LONGEST = 3, 20  # paddles of a path: shorter ones leave no distractors, longer ones find no room
 SIZE = 300  # pixels, both ways
 CHUNK = 50  # images that a thread draws in one go
+PIECE = 500  # images that are in memory together where many are drawn
 
 Metadata = dict[str, NDArray[np.int64] | NDArray[np.float64]]
 
@@ -38,7 +40,7 @@ def generate(path_length: int, num_images: int, seed: int = 0, *, first: int = 0
     """Draws images; each depends only on seed, path length, variant and its own number.
 
     Both classes show two paths of the same length that start near each other, distractors, and two circles; they differ in where the
-    second circle is. The distance of the circles alone predicts the label rather well (:func:`cnn_reg.data.baseline.accuracy`), unless
+    second circle is. The distance of the circles alone predicts the label rather well (:func:`cnn_reg.data.baseline.halves`), unless
     ``matched`` is set: then both classes have the same distances. To this end, two paths are kept only if they offer a pair of circles
     on one path and a pair on both whose distances differ by less than a pixel, and the label says which pair is drawn.
 
@@ -82,6 +84,22 @@ def generate(path_length: int, num_images: int, seed: int = 0, *, first: int = 0
     names = ("restarts", "paddles", "skipped")
     more: Metadata = {name: counts[:, place].copy() for place, name in enumerate(names, start=1)}
     return Images(images, counts[:, 0].astype(np.uint8), {"circles": circles, "distance": distance, **more})
+
+
+def pieces(path_length: int, num_images: int, seed: int = 0, *, matched: bool = False, workers: int = 1) -> Iterator[Images]:
+    """The same images as :func:`generate` draws, up to 500 at a time.
+
+    Raises:
+        TypeError: An argument is no integer.
+        ValueError: An argument is out of range, or paths of this length find no room.
+
+    Example:
+        >>> [len(piece.images) for piece in pieces(3, 510)]
+        [500, 10]
+    """
+    count = integer("num_images", num_images, least=1)
+    for first in range(0, count, PIECE):
+        yield generate(path_length, min(PIECE, count - first), seed, first=first, matched=matched, workers=workers)
 
 
 def check_length(path_length: int) -> int:

@@ -10,14 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cnn_reg.data.image_set import channel_moments, normalise, resize
+from cnn_reg.data.image_set import ImageSet, channel_moments, normalise, resize
 from cnn_reg.data.sources import CIFAR10_MOMENTS, Source
 from tensornet.checks import integer
 
 IMAGE_SIZE = (224, 224)
 
 
-class SameClassPairs:
+class SameClassPairs(ImageSet):
     """Images of two pictures each, in one row, with zeros around; the label says whether both are of one class.
 
     For every image, a fair coin is the label; then a class, uniform, and a picture of it, uniform; then a second one of the same class
@@ -93,12 +93,6 @@ class SameClassPairs:
         name = f"{source.name}, {distance} pixels apart"
         return cls(source.images, source.classes, num_pairs, distance, name=name, moments=source.moments, **options)
 
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.batch(torch.tensor([range(len(self))[index]], device=self.pairs.device))[0], self.labels[index]
-
     def batch(self, indices: Tensor) -> Tensor:
         """The images with the given numbers, ``(b, channels, rows, columns)`` float32, composed on the device.
 
@@ -112,17 +106,6 @@ class SameClassPairs:
         for side, (top, left, rows, columns) in enumerate(self.squares):
             made[:, :, top : top + rows, left : left + columns] = normalise(self.pictures[chosen[:, side]], self.mean, self.std)
         return made
-
-    def to(self, device: torch.device | str) -> SameClassPairs:
-        """The same images on a device.
-
-        Example:
-            >>> SameClassPairs(torch.zeros(8, 1, 4, 4, dtype=torch.uint8), torch.arange(8) % 2, 5, 0).to("cpu").channels
-            1
-        """
-        moved = object.__new__(type(self))
-        moved.__dict__.update({name: value.to(device) if isinstance(value, Tensor) else value for name, value in vars(self).items()})
-        return moved
 
 
 def draw_pairs(classes: Tensor, num_pairs: int, seed: int) -> Tensor:

@@ -41,7 +41,14 @@ class StepPlan:
 
 
 def accumulate_gradients(
-    model: nn.Module, parts: Iterable[tuple[Tensor, Tensor]], samples: int, *, plan: StepPlan, config: Config, tally: Tally, plain: nn.Module
+    model: nn.Module,
+    parts: Iterable[tuple[Tensor, Tensor]],
+    samples: int,
+    *,
+    plan: StepPlan,
+    config: Config,
+    tally: Tally,
+    plain: nn.Module,
 ) -> None:
     """Adds the gradient of the objective, a mean over a whole batch, to the gradients of the parameters.
 

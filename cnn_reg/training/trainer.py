@@ -166,7 +166,9 @@ class Trainer:
             'set'
         """
         if len(state["processes"]) != self.processes.size:
-            raise ValueError(f"the checkpoint is of {len(state['processes'])} processes; a run is resumed with as many, got {self.processes.size}")
+            raise ValueError(
+                f"the checkpoint is of {len(state['processes'])} processes; a run is resumed with as many, got {self.processes.size}"
+            )
         try:
             self.model.load_state_dict(state["model"])
         except RuntimeError as error:

@@ -69,7 +69,7 @@ class Parser(argparse.ArgumentParser):
         for action in self._actions:
             if isinstance(action, argparse._SubParsersAction):
                 for parser in action.choices.values():
-                    found += parser._option_string_actions
+                    found += parser._all_options()
         return found
 
 
