@@ -4,6 +4,7 @@ from cnn_reg.models import resnet18, resnet34
 from cnn_reg.penalty import PenaltyInfo, gradient_direction_penalty
 from cnn_reg.regions import Region, sample_disjoint_regions
 from cnn_reg.schedule import PenaltySchedule
+from cnn_reg.twice import twice_differentiable
 
 __all__ = [
     "PenaltyInfo",
@@ -13,4 +14,5 @@ __all__ = [
     "resnet18",
     "resnet34",
     "sample_disjoint_regions",
+    "twice_differentiable",
 ]

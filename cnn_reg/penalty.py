@@ -173,7 +173,9 @@ def _gradient(values: torch.Tensor, inputs: torch.Tensor, *, graph: bool, keep: 
     """Gradient of each sample's value at its input; zero where it does not depend on it."""
     if not values.requires_grad:
         return torch.zeros_like(inputs)
-    return torch.autograd.grad(values.sum(), inputs, create_graph=graph, retain_graph=graph or keep, materialize_grads=True)[0]
+    (found,) = torch.autograd.grad(values.sum(), inputs, create_graph=graph, retain_graph=graph or keep, materialize_grads=True)
+    inputs.requires_grad_(False)  # the loss's own backward pass has no use for their gradient
+    return found
 
 
 def _skipped(outputs: Any, pairs: int, images: torch.Tensor) -> tuple[torch.Tensor, PenaltyInfo]:

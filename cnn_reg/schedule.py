@@ -35,8 +35,8 @@ class PenaltySchedule:
 
     def __post_init__(self) -> None:
         given = self.coefficient
-        milestones = [(0, given)] if not isinstance(given, Sequence) else [tuple(milestone) for milestone in given]
-        if not milestones or any(len(milestone) != 2 for milestone in milestones):
+        milestones = given if isinstance(given, Sequence) else [(0, given)]
+        if not milestones or any(not isinstance(pair, Sequence) or len(pair) != 2 for pair in milestones):
             raise ValueError(f"a coefficient needs milestones of a step and a number each; got {given!r}")
         checked = tuple((integer("a milestone's step", step, 0), real("a coefficient", value)) for step, value in milestones)
         steps = [step for step, _ in checked]

@@ -85,7 +85,11 @@ TABLE = {
     "cnn_reg.penalty": Row("cnn_reg.cosines cnn_reg.passes cnn_reg.regions", "torch"),
     "cnn_reg.schedule": Row("checks"),
     "cnn_reg.models": Row("checks", "torch torchvision"),
-    "cnn_reg": Row("cnn_reg.models cnn_reg.penalty cnn_reg.regions cnn_reg.schedule"),
+    "cnn_reg.derivatives": Row(packages="torch"),
+    "cnn_reg.batchnorm": Row("cnn_reg.derivatives", "torch"),
+    "cnn_reg.convolution": Row("cnn_reg.derivatives", "torch"),
+    "cnn_reg.twice": Row("cnn_reg.batchnorm cnn_reg.convolution", "torch"),
+    "cnn_reg": Row("cnn_reg.models cnn_reg.penalty cnn_reg.regions cnn_reg.schedule cnn_reg.twice"),
     # data sets
     "cnn_reg.data.image_set": Row("checks", "numpy torch"),
     "cnn_reg.data.sources": Row("checks cnn_reg.data.image_set", "torch", lazy="mlxtend sklearn torchvision"),
@@ -129,7 +133,8 @@ TABLE = {
     ),
     "cnn_reg.cli.train": Row(
         "tensornet cli.arguments runs storage cnn_reg.config cnn_reg.figures cnn_reg.networks cnn_reg.tasks cnn_reg.training.arithmetic "
-        "cnn_reg.training.distributed cnn_reg.training.interrupts cnn_reg.training.loop cnn_reg.training.trackers cnn_reg.training.trainer",
+        "cnn_reg.training.distributed cnn_reg.training.interrupts cnn_reg.training.loop cnn_reg.training.trackers cnn_reg.training.trainer "
+        "cnn_reg.twice",
         "rich torch",
     ),
     "cnn_reg.cli": Row("cli.arguments cli.commands cnn_reg.cli.data cnn_reg.cli.train"),

@@ -35,7 +35,7 @@ def test_presets_are_valid_whatever_they_are_for(name, changes):
         ({"dataset": "same_class"}, r"unknown dataset 'same_class' \(did you mean same-class\?\); choose from pathfinder, same-class"),
         (
             {"model": "resnet43"},
-            r"unknown model 'resnet43' \(did you mean resnet34\?\); choose from resnet18, resnet34 or package:function",
+            r"unknown model 'resnet43' \(did you mean resnet34\?\); choose from resnet18, resnet34 or package",
         ),
         ({"path_length": 2}, "path_length must be from 3 to 20; got 2"),
         ({"dataset": "same-class", "distance": 161}, "distance must be from 0 to 160; got 161"),

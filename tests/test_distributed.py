@@ -25,9 +25,7 @@ def trained(folder, size, accumulate, dropout=0.0, stop=0):
     shared["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     program = [sys.executable, str(ROOT / "tests" / "distributed_program.py"), str(folder), str(accumulate), str(dropout), str(stop)]
     started = [
-        subprocess.Popen(
-            program, env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=subprocess.PIPE, text=True
-        )
+        subprocess.Popen(program, env={**os.environ, **shared, "RANK": str(rank)}, stderr=subprocess.PIPE, text=True)
         for rank in range(size)
     ]
     try:

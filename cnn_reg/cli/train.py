@@ -23,6 +23,7 @@ from cnn_reg.training.distributed import Processes, processes
 from cnn_reg.training.interrupts import signals
 from cnn_reg.training.loop import InterruptedTrainingError, summarize, train
 from cnn_reg.training.trainer import Trainer
+from cnn_reg.twice import twice_differentiable
 from tensornet import __version__
 from tensornet.cli.arguments import device, examples
 from tensornet.runs import SUMMARY, Run
@@ -78,9 +79,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--preset", metavar="NAME", help=f"{', '.join(PRESETS)}")
     for field, text in _OPTIONS.items():
         parser.add_argument(f"--{field.replace('_', '-')}", metavar=field.rpartition("_")[2].upper(), help=text)
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="FIELD=VALUE", help="any field of the configuration, any number of times"
-    )
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="any field of the configuration; may be repeated")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: runs/ and a name of the configuration)")
     parser.add_argument("--resume", action="store_true", help="continue the run in the folder, if there is one")
     parser.add_argument("--device", type=device, default="cpu", metavar="D", help="where to compute: cpu, cuda, ... (default cpu)")
@@ -157,6 +156,8 @@ def _prepare(
     task = make_task(config, data, place)
     console.print(f"{task.title}: made or loaded in {time.perf_counter() - start:.1f} s", soft_wrap=True)
     model = build_network(config.model, task.train.channels, task.train.image_size, dropout=config.dropout, width=config.width)
+    if config.coefficient:
+        model = twice_differentiable(model)
     trainer = Trainer(config, task, model, device=place, processes=joined)
     if joined.rank:
         torch.manual_seed(config.seed + joined.rank)  # the same weights, but other units dropped

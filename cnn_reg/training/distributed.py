@@ -109,6 +109,9 @@ class Processes:
         return found
 
 
+ALONE = Processes()
+
+
 @contextlib.contextmanager
 def processes(device: torch.device | str) -> Iterator[tuple[Processes, torch.device]]:
     """The processes that ``torchrun`` started, joined for the block, and the device of this one; one process without ``torchrun``.

@@ -22,8 +22,8 @@ def train(
     trainer: Trainer,
     run: Run | None,
     *,
-    on_step: Callable[[Trainer], None] = lambda trainer: None,
-    on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
+    on_step: Callable[[Trainer], None] = lambda _: None,
+    on_epoch: Callable[[dict[str, Any]], None] = lambda _: None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> str:
     """Trains until the recipe says that it is over, and returns why.

@@ -15,7 +15,7 @@ from cnn_reg.config import Config
 from cnn_reg.data import ImageSet
 from cnn_reg.schedule import PenaltySchedule
 from cnn_reg.tasks import Task
-from cnn_reg.training.distributed import Processes
+from cnn_reg.training.distributed import ALONE, Processes
 from cnn_reg.training.metrics import Tally
 from cnn_reg.training.objective import StepPlan, accumulate_gradients, evaluate
 from tensornet.checks import line
@@ -39,7 +39,7 @@ class Trainer:
     """
 
     def __init__(
-        self, config: Config, task: Task, model: nn.Module, *, device: torch.device | str = "cpu", processes: Processes = Processes()
+        self, config: Config, task: Task, model: nn.Module, *, device: torch.device | str = "cpu", processes: Processes = ALONE
     ) -> None:
         self.config, self.task, self.device, self.processes = config, task, torch.device(device), processes
         self.model = model.to(self.device)
