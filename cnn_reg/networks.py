@@ -54,7 +54,8 @@ def build_network(name: str, in_channels: int, image_size: tuple[int, int], *, d
         torch.Size([2, 1])
     """
     if name in _OWN:
-        return _OWN[name](in_channels, dropout, width=width)
+        network: nn.Module = _OWN[name](in_channels, dropout, width=width)
+        return network
     if dropout or width != 1:
         raise ValueError(f"dropout and width are of resnet18 and resnet34; {name} takes none")
     function = _function(name)

@@ -111,4 +111,4 @@ def _same_class(config: Config, folder: Path | None, device: torch.device | str)
         left = int(torch.randint(2, (), generator=generator))
         return squares[left], squares[1 - left]
 
-    return Task(f"Is Same Class, {splits[0].name}", *splits, regions, config.validation_images)
+    return Task(f"Is Same Class, {splits[0].name}", splits[0], splits[1], regions, config.validation_images)

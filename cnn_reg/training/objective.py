@@ -48,7 +48,7 @@ def accumulate_gradients(
     plan: StepPlan,
     config: Config,
     tally: Tally,
-    plain: nn.Module,
+    plain: Callable[[Tensor], Tensor],
 ) -> None:
     """Adds the gradient of the objective, a mean over a whole batch, to the gradients of the parameters.
 

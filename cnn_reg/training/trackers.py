@@ -33,12 +33,12 @@ def tensorboard(folder: Path) -> Iterator[Tracker]:
     """
     from torch.utils.tensorboard import SummaryWriter
 
-    with SummaryWriter(str(folder)) as writer:  # type: ignore[no-untyped-call]
+    with SummaryWriter(str(folder)) as writer:
 
         def track(record: Mapping[str, Any]) -> None:
             for name, value in numbers(record).items():
-                writer.add_scalar(name, value, record["epoch"])  # type: ignore[no-untyped-call]
-            writer.flush()  # type: ignore[no-untyped-call]
+                writer.add_scalar(name, value, record["epoch"])
+            writer.flush()
 
         yield track
 

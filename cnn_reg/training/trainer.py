@@ -44,7 +44,7 @@ class Trainer:
         self.config, self.task, self.device, self.processes = config, task, torch.device(device), processes
         self.model = model.to(self.device)
         if config.channels_last:
-            self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.model = self.model.to(memory_format=torch.channels_last)
         self._plain = torch.compile(self.model) if config.compile else self.model
         self.optimizer = torch.optim.SGD(
             self.model.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
