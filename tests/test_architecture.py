@@ -126,7 +126,7 @@ TABLE = {
         "torch",
     ),
     "cnn_reg.training.loop": Row("runs cnn_reg.training.trainer"),
-    "cnn_reg.training.trackers": Row(lazy="torch wandb"),
+    "cnn_reg.training.trackers": Row(),
     "cnn_reg.figures": Row("storage", lazy="matplotlib"),
     "cnn_reg.cli.data": Row(
         "cli.arguments cnn_reg.data.baseline cnn_reg.data.pair_file cnn_reg.data.pathfinder_file cnn_reg.data.sources", "rich"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,20 +21,25 @@ def numbers(record: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in record.items() if isinstance(value, int | float) and name != "epoch"}
 
 
+def _load(module: str, package: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError:
+        raise ValueError(f"the package {package} is not installed; pip install 'tensornet-htf[track]'") from None
+
+
 @contextlib.contextmanager
 def tensorboard(folder: Path) -> Iterator[Tracker]:
     """A function that writes an epoch's record as TensorBoard's events into a folder.
 
     Raises:
-        ModuleNotFoundError: The package tensorboard is not installed.
+        ValueError: The package tensorboard is not installed.
 
     Example:
-        >>> tensorboard.__name__
-        'tensorboard'
+        >>> with tensorboard(Path("run")) as track:  # doctest: +SKIP
+        ...     track({"epoch": 1, "train_loss": 0.5})
     """
-    from torch.utils.tensorboard import SummaryWriter
-
-    with SummaryWriter(str(folder)) as writer:
+    with _load("torch.utils.tensorboard", "tensorboard").SummaryWriter(str(folder)) as writer:
 
         def track(record: Mapping[str, Any]) -> None:
             for name, value in numbers(record).items():
@@ -48,13 +54,12 @@ def wandb(folder: Path, project: str, run_id: str, config: Mapping[str, Any]) ->
     """A function that sends an epoch's record to Weights & Biases, where a run of the same id is continued.
 
     Raises:
-        ModuleNotFoundError: The package wandb is not installed.
+        ValueError: The package wandb is not installed.
 
     Example:
-        >>> wandb.__name__
-        'wandb'
+        >>> with wandb(Path("run"), "locality", "0123456789ab", {"seed": 0}) as track:  # doctest: +SKIP
+        ...     track({"epoch": 1, "train_loss": 0.5})
     """
-    import wandb as service
-
+    service = _load("wandb", "wandb")
     with service.init(project=project, id=run_id, resume="allow", dir=str(folder), config=dict(config)) as run:
         yield lambda record: run.log(numbers(record), step=record["epoch"])
