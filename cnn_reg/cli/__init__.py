@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cnn_reg.cli import data
+from cnn_reg.cli import data, train
 from tensornet.cli import commands
 from tensornet.cli.arguments import examples
 
 PROGRAM = "cnn-reg"
-SUBCOMMANDS = (data,)  # one module each, with an add_command
+SUBCOMMANDS = (train, data)  # one module each, with an add_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = commands.command(
         PROGRAM,
         "Regularization of convolutional networks against locality (Section 6 of Razin, Maman and Cohen 2022).",
-        examples(f"{PROGRAM} data pathfinder --path-length 7 --num-images 20000 --seed 0 --out pathfinder-7.safetensors"),
+        examples(
+            f"{PROGRAM} train", f"{PROGRAM} data pathfinder --path-length 7 --num-images 20000 --seed 0 --out pathfinder-7.safetensors"
+        ),
         SUBCOMMANDS,
     )
     return commands.run(parser, arguments, extra="cnn")

@@ -1,0 +1,1 @@
+"""Training of a network with the penalty: arithmetic, processes, metrics, objective, loop."""
