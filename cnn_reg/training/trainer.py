@@ -35,7 +35,13 @@ class Trainer:
         processes: This process among those that train together.
 
     Example:
-        >>> import contextlib
+        >>> from cnn_reg.tasks import make_task
+        >>> config = Config(train_images=8, test_images=4, image_size=8, batch_size=4)
+        >>> trainer = Trainer(config, make_task(config), nn.Sequential(nn.Flatten(), nn.Linear(64, 1)))
+        >>> list(trainer.epoch_steps())
+        [1, 2]
+        >>> trainer.finish_epoch()["epoch"]
+        1
     """
 
     def __init__(
@@ -65,7 +71,15 @@ class Trainer:
         return math.ceil(self.task.training_images / self.config.batch_size)
 
     def epoch_steps(self) -> Iterator[int]:
-        """Makes the steps of the current epoch that are still to do, and yields the number of those that are done."""
+        """Makes the steps of the current epoch that are still to do, and yields the number of those that are done.
+
+        Example:
+        >>> from cnn_reg.tasks import make_task
+        >>> config = Config(train_images=8, test_images=4, image_size=8, batch_size=4)
+        >>> trainer = Trainer(config, make_task(config), nn.Sequential(nn.Flatten(), nn.Linear(64, 1)))
+        >>> next(trainer.epoch_steps()), trainer.step
+        (1, 1)
+        """
         if self.step == 0:
             self.order = torch.randperm(self.task.training_images, generator=self.generator)
             self.tally, self.seconds = Tally(self.device), 0.0
