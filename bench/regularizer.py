@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
 import psutil
@@ -90,6 +91,7 @@ def _high_water() -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     parser = argparse.ArgumentParser(prog="python -m bench.regularizer", description=__doc__)
+    parser.add_argument("--only", default="*", metavar="PATTERN", help=f"contestants whose names match; there are {'; '.join(NAMES)}")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--size", type=int, default=224)
@@ -97,23 +99,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="rows are appended here; default: bench/results/DATE-regularizer-cpu.jsonl")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    steps = {name: make(name, options.batch, options.size) for name in NAMES}
+    names = [name for name in NAMES if fnmatch(name, options.only)]
+    if not {name.partition(",")[0] for name in names} >= {"plain", "published"}:
+        parser.error("ratios need a plain step, and comparisons the published way; --only leaves one of them out")
+    steps = {name: make(name, options.batch, options.size) for name in names}
     _compare(steps)
-    samples: dict[str, list[float]] = {name: [] for name in NAMES}
+    samples: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(options.rounds):
         for name, step in steps.items():
             start = time.process_time()
             step()
             samples[name].append(time.process_time() - start)
-    memory = {name: _peak_of(name, options.batch, options.size) for name in NAMES}
+    memory = {name: _peak_of(name, options.batch, options.size) for name in names}
     medians = {name: statistics.median(times) for name, times in samples.items()}
-    floor = min(medians[name] for name in NAMES if name.startswith("plain"))
+    floor = min(medians[name] for name in names if name.startswith("plain"))
     date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
     common = {"date": date, "workload": f"resnet18 {options.size} x {options.size}, batch {options.batch}", **describe(torch.device("cpu"))}
     common["versions"]["torchvision"] = version("torchvision")
     path = options.out or RESULTS / f"{date}-regularizer-cpu.jsonl"
     with path.open("a", encoding="utf-8") as file:
-        for name in NAMES:
+        for name in names:
             row = {"contestant": name, "median": medians[name], "best": min(samples[name]), "worst": max(samples[name])}
             row |= {"n": options.rounds, "ratio": medians[name] / floor, "peak_bytes": memory[name]}
             file.write(json.dumps(row | common) + "\n")
@@ -138,7 +143,7 @@ def _peak_of(name: str, batch: int, size: int) -> int:
 def _compare(steps: dict[str, Callable[[], torch.nn.Module]]) -> None:
     """Warms up, and makes sure that the regularized steps have the same gradients before they are timed."""
     gradients = {name: torch.cat([weight.grad.flatten() for weight in step().parameters()]) for name, step in steps.items()}
-    expected = gradients["published"]
+    expected = next(found for name, found in gradients.items() if name.startswith("published"))
     for name, found in gradients.items():
         error = float(torch.linalg.norm(found - expected) / torch.linalg.norm(expected))
         if not name.startswith("plain") and not error < 1e-3:

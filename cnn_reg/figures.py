@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from tensornet import storage
+from tensornet.files import storage
 
 
 def draw_curves(path: str | os.PathLike[str], records: Sequence[dict[str, Any]], *, title: str, baseline: float | None = None) -> None:

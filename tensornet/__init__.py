@@ -1,17 +1,18 @@
 """Hierarchical tensor factorizations of any mode tree, on PyTorch."""
 
-from tensornet.completion import TensorCompleter
-from tensornet.features import AffineFeatures, PatchFeatures, TrigonometricFeatures
+from tensornet.analysis.ranks import effective_rank, hierarchical_rank, hierarchical_singular_values, matricize, separation_rank
+from tensornet.completion.completer import TensorCompleter
+from tensornet.contraction.network import Request
+from tensornet.contraction.plan import MemoryLimitError, Plan, make_plan
+from tensornet.evaluation.observed import Observed, observe
+from tensornet.files.storage import load, save
 from tensornet.graphs import capture
 from tensornet.htf import HTF
-from tensornet.layers import HTFClassifier, HTFConv2d, HTFLinear
-from tensornet.network import Request
-from tensornet.observed import Observed, observe
+from tensornet.layers.classifier import HTFClassifier
+from tensornet.layers.factorized import HTFConv2d, HTFLinear
+from tensornet.layers.features import AffineFeatures, PatchFeatures, TrigonometricFeatures
 from tensornet.optim import GroupRMSprop
-from tensornet.plan import MemoryLimitError, Plan, make_plan
-from tensornet.ranks import effective_rank, hierarchical_rank, hierarchical_singular_values, matricize, separation_rank
 from tensornet.shape import Shape, make_shape
-from tensornet.storage import load, save
 from tensornet.tree import ModeTree, RepeatedNode
 
 __version__ = "0.1.0"

@@ -8,12 +8,15 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from tensornet import circuit, components, execute, graphs
+from tensornet import graphs
+from tensornet.analysis import components
 from tensornet.arrays import as_tensor, check_finite, check_floating
 from tensornet.checks import real, short
-from tensornet.costs import CPU, CUDA
-from tensornet.network import Request
-from tensornet.plan import Plan, make_plan
+from tensornet.contraction import execute
+from tensornet.contraction.costs import CPU, CUDA
+from tensornet.contraction.network import Request
+from tensornet.contraction.plan import Plan, make_plan
+from tensornet.evaluation import circuit
 from tensornet.shape import Shape, make_shape, shape_of_weights
 from tensornet.tree import ModeTree, Node
 

@@ -11,6 +11,9 @@ from torch.optim import Optimizer
 
 Number = TypeVar("Number", float, Tensor)
 
+_ACCURATE = (torch.float32, torch.float64)  # types in which sums of many squares keep enough digits
+_SAFE = (1e-20, 1e30)  # squared norms that no square out of float32's range has touched
+
 
 def adaptive_step(
     gamma: Number, squared_norm: Number, count: Number, *, lr: float | Tensor, beta: float, eps: float
@@ -130,11 +133,28 @@ def _move(group: dict[str, Any], parameters: list[Tensor], gradients: list[Tenso
         group["count"] = torch.zeros((), dtype=torch.float64, device=device)
     for name in ("gamma", "count"):
         group[name] = group[name].to(device)  # a loaded state may come from another device
-    parts = [torch.view_as_real(gradient) if gradient.is_complex() else gradient for gradient in gradients]
-    # In the gradients' own precision the norm may overflow, and an infinite average would stop all steps to come.
-    norms = torch.stack([norm.to(device) for norm in torch._foreach_norm(parts, 2, torch.float64)])
     group["count"].add_(1)
-    gamma, step = adaptive_step(group["gamma"], norms.square().sum(), group["count"], lr=group["lr"], beta=group["beta"], eps=group["eps"])
+    squared_norm = _squared_norm(gradients, device)
+    gamma, step = adaptive_step(group["gamma"], squared_norm, group["count"], lr=group["lr"], beta=group["beta"], eps=group["eps"])
     group["gamma"].copy_(gamma)
+    if all(parameter.device.type == "cpu" for parameter in parameters):
+        torch._foreach_add_(parameters, gradients, alpha=-step.item())
+        return
     for parameter, gradient in zip(parameters, gradients):
         parameter.addcmul_(gradient, step.to(parameter.device), value=-1)
+
+
+def _squared_norm(gradients: list[Tensor], device: torch.device) -> Tensor:
+    """Squared norm of all gradients together, in double precision.
+
+    In the gradients' own precision, squares may leave the range, and an infinite average would stop all steps to come. The CPU
+    converts whole tensors for double precision, which takes several times as long as the norm: there it is the second choice, for
+    norms near the ends of the range.
+    """
+    parts = [torch.view_as_real(gradient) if gradient.is_complex() else gradient for gradient in gradients]
+    if all(part.device.type == "cpu" and part.dtype in _ACCURATE for part in parts):
+        squares = torch.stack(torch._foreach_norm(parts)).double().square().sum()
+        if _SAFE[0] < squares.item() < _SAFE[1]:
+            return squares
+    norms = torch.stack([norm.to(device) for norm in torch._foreach_norm(parts, 2, torch.float64)])
+    return norms.square().sum()

@@ -12,7 +12,7 @@ from cnn_reg.training.arithmetic import arithmetic
 from cnn_reg.training.distributed import processes
 from cnn_reg.training.loop import InterruptedTrainingError, train
 from cnn_reg.training.trainer import Trainer
-from tensornet.runs import Run
+from tensornet.files.runs import Run
 
 
 def main(folder: str, accumulate: int, dropout: float, stop: int) -> None:

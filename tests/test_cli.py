@@ -17,7 +17,7 @@ from pyarrow import parquet
 import tensornet
 from tensornet import HTF, ModeTree, TensorCompleter
 from tensornet.cli import complete, demo, main, peers
-from tensornet.fitting import Training
+from tensornet.completion.fitting import Training
 
 WAVES = np.add.outer(np.sin(np.arange(12) / 3), np.cos(np.arange(9) / 4))
 HOLES = np.random.default_rng(0).random(WAVES.shape) < 0.3

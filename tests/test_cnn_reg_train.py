@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from cnn_reg.cli import main
-from tensornet.runs import Run
-from tensornet.storage import read_json, read_nested
+from tensornet.files.runs import Run
+from tensornet.files.storage import read_json, read_nested
 
 ROOT = Path(__file__).parent.parent
 FIELDS = ("train_images=24", "test_images=16", "image_size=32", "width=0.125", "batch_size=8", "path_length=3")

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from cnn_reg.training.distributed import Processes
-from tensornet.runs import Run
+from tensornet.files.runs import Run
 
 ROOT = Path(__file__).parent.parent
 

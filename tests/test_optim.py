@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from tensornet.files.storage import read_nested, write_nested
 from tensornet.htf import HTF
 from tensornet.optim import GroupRMSprop, adaptive_step
-from tensornet.storage import read_nested, write_nested
 from tensornet.tree import ModeTree
 
 

@@ -9,7 +9,7 @@ from training_cases import make_config, make_model, make_task, shades
 from cnn_reg.training.arithmetic import arithmetic
 from cnn_reg.training.loop import DivergedError, InterruptedTrainingError, train
 from cnn_reg.training.trainer import Trainer
-from tensornet.runs import Run
+from tensornet.files.runs import Run
 
 RECIPES = {
     "penalty": {},

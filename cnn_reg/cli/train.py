@@ -26,8 +26,8 @@ from cnn_reg.training.trainer import Trainer
 from cnn_reg.twice import twice_differentiable
 from tensornet import __version__
 from tensornet.cli.arguments import device, examples
-from tensornet.runs import SUMMARY, Run
-from tensornet.storage import read_json
+from tensornet.files.runs import SUMMARY, Run
+from tensornet.files.storage import read_json
 
 RUNS = Path("runs")  # where runs lie by default
 CURVES = "curves.png"

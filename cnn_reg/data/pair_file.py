@@ -10,8 +10,8 @@ import torch
 
 from cnn_reg.data import sources
 from cnn_reg.data.same_class import SameClassPairs, digest, draw_pairs
-from tensornet import storage
 from tensornet.checks import line
+from tensornet.files import storage
 
 KIND = "set of pairs of pictures"
 

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cnn_reg.data.pathfinder import PIECE, SIZE, check_length, generate
-from tensornet import runs, storage
 from tensornet.checks import integer, line
+from tensornet.files import runs, storage
 
 KIND, PART = "set of Pathfinder images", "part of a set of Pathfinder images"
 LEVEL = 1  # of compression
@@ -93,7 +93,12 @@ def write(
         [500, 600]
     """
     path, count = Path(path), integer("num_images", num_images, least=1)
-    config = {"path_length": check_length(path_length), "num_images": count, "seed": integer("seed", seed), "matched": bool(matched)}
+    config = {
+        "path_length": check_length(path_length),
+        "num_images": count,
+        "seed": integer("seed", seed, least=0),
+        "matched": bool(matched),
+    }
     if path.exists():
         found = read(path).config
         if found != config:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cnn_reg.training.trainer import Trainer
-from tensornet.runs import Run
+from tensornet.files.runs import Run
 
 
 class InterruptedTrainingError(RuntimeError):

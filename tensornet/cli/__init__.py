@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tensornet.cli import commands, complete, demo, plan
+from tensornet.cli import commands, complete, demo, dynamics, figure, plan, verify
 from tensornet.cli.arguments import examples
 
 PROGRAM = "tensornet"
@@ -28,7 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{PROGRAM} demo",
         f"{PROGRAM} complete --out photograph.png",
         f"{PROGRAM} plan --tree '((0,1),(2,3))' --mode-sizes 8 --ranks 64",
+        f"{PROGRAM} dynamics quick-hierarchical --out run",
+        f"{PROGRAM} verify",
         f"{PROGRAM} complete --help",
     )
-    parser = commands.command(PROGRAM, "Hierarchical tensor factorizations of any mode tree.", epilog, (demo, complete, plan))
+    modules = (demo, complete, plan, dynamics, figure, verify)
+    parser = commands.command(PROGRAM, "Hierarchical tensor factorizations of any mode tree.", epilog, modules)
     return commands.run(parser, arguments, extra="data")

@@ -13,6 +13,7 @@ import torch
 
 from tensornet.tree import ModeTree
 
+INTERRUPTED = 130  # exit code after Ctrl-C, as of shells
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
 

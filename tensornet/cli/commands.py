@@ -10,9 +10,7 @@ from types import ModuleType
 from rich.console import Console
 
 from tensornet import __version__
-from tensornet.cli.arguments import Parser
-
-INTERRUPTED = 130  # exit code after Ctrl-C, as of shells
+from tensornet.cli.arguments import INTERRUPTED, Parser
 
 
 def command(program: str, description: str, epilog: str, modules: Iterable[ModuleType]) -> Parser:

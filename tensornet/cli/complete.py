@@ -16,15 +16,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
-from tensornet import files, tables
 from tensornet.cli import peers
-from tensornet.cli.arguments import device, examples, positive, seed, share, sizes, tree
-from tensornet.completion import TensorCompleter
-from tensornet.execute import available_memory
-from tensornet.files import Partial
-from tensornet.fitting import Progress as Seen
-from tensornet.pictures import photograph
-from tensornet.runs import Run
+from tensornet.cli.arguments import INTERRUPTED, device, examples, positive, seed, share, sizes, tree
+from tensornet.completion.completer import TensorCompleter
+from tensornet.completion.fitting import Progress as Seen
+from tensornet.contraction.execute import available_memory
+from tensornet.files import partial, tables
+from tensornet.files.partial import Partial
+from tensornet.files.pictures import photograph
+from tensornet.files.runs import Run
 
 Entries = tuple[NDArray[Any], NDArray[Any]]  # indices (B, N) and values (B,)
 SHARE = 0.3  # of the photograph's pixels that are known
@@ -156,7 +156,7 @@ def run(arguments: Any, console: Console) -> int:
         console.print(f"The result is in {arguments.out}.", highlight=False, soft_wrap=True)
     if len(hidden[1]) and not completer.interrupted_:
         _report(known, hidden, completer, seconds, arguments, console)
-    return 130 if completer.interrupted_ else 0
+    return INTERRUPTED if completer.interrupted_ else 0
 
 
 def _tell(completer: TensorCompleter, arguments: Any, console: Console) -> None:
@@ -181,7 +181,7 @@ def _read(arguments: Any) -> Partial:
         return Partial.of_array(photograph(), kind="picture")
     if not arguments.out:
         raise ValueError("--out is needed with a file to complete")
-    given = files.read(arguments.file, arguments.mask)
+    given = partial.read(arguments.file, arguments.mask)
     if not arguments.fraction and given.wanted is None and len(np.unique(given.indices, axis=0)) == math.prod(given.sizes):
         raise ValueError(f"{arguments.file}: no entry is missing, so there is nothing to complete; --mask or --fraction can hide some")
     return given
@@ -194,7 +194,7 @@ def _hide(given: Partial, fraction: float | None, number: int) -> tuple[Partial,
 
 
 def _check_output(path: Path, known: Partial) -> None:
-    files.check_output(path, known.sizes)
+    partial.check_output(path, known.sizes)
     if path.suffix.lower() in tables.SUFFIXES:
         known.missing()
     elif 32 * math.prod(known.sizes) > available_memory(torch.device("cpu")):
@@ -252,9 +252,9 @@ def _configuration(completer: TensorCompleter, known: Partial) -> dict[str, Any]
 def _write(path: Path, known: Partial, completer: TensorCompleter) -> None:
     if path.suffix.lower() in tables.SUFFIXES:
         missing = known.missing()
-        files.write_entries(path, missing, completer.predict(missing).cpu().numpy(), known.names)
+        partial.write_entries(path, missing, completer.predict(missing).cpu().numpy(), known.names)
     else:
-        files.write(path, known.fill(completer.complete().cpu().numpy()))
+        partial.write(path, known.fill(completer.complete().cpu().numpy()))
 
 
 def _report(known: Partial, hidden: Entries, completer: TensorCompleter, seconds: float, arguments: Any, console: Console) -> None:

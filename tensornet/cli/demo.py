@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,11 @@ from torch import Tensor
 
 from tensornet.cli import peers
 from tensornet.cli.arguments import examples, seed
+from tensornet.cli.sparklines import WIDTH, sparkline
+from tensornet.evaluation.observed import observe
+from tensornet.files.storage import replacing
 from tensornet.htf import HTF
-from tensornet.observed import observe
 from tensornet.optim import GroupRMSprop
-from tensornet.storage import replacing
 from tensornet.tree import ModeTree, Node
 
 CONTRACTED = {"order": 8, "size": 8, "rank": 64}  # of the tree that is contracted beside other libraries
@@ -28,8 +28,7 @@ SECONDS = 6.0  # that this takes
 ORDER, SIZE, TRUE_RANK, RANK, SHARE, INIT_STD = 4, 8, 3, 32, 0.3, 0.03
 STEPS, LEARNED, CALM = 12000, 1e-4, 100  # at most; a loss that counts as learned when it stays for that many steps
 EVERY, SHOWN = 50, 5  # steps between records; components shown a node
-WIDTH, AROUND = 60, 46  # most characters of a line of bars; those of the other columns
-BARS = " ▁▂▃▄▅▆▇█"
+AROUND = 46  # characters of the columns beside a line of bars
 
 
 @dataclass
@@ -184,18 +183,6 @@ def _view(record: Record, seconds: float, width: int) -> RenderableType:
     table.add_row("reconstruction error", "", Text(sparkline(record.errors, top, width), style="magenta"), f"{record.errors[-1]:.4f}")
     line = f"iteration {record.steps[-1]}, loss {record.losses[-1]:.2e}, reconstruction error {record.errors[-1]:.4f}, {seconds:.0f} s"
     return Group(table, Text(line))
-
-
-def sparkline(values: Sequence[float], top: float, width: int = WIDTH) -> str:
-    """Numbers from 0 to ``top`` as a line of bars, as many as fit.
-
-    Example:
-        >>> sparkline([0, 1, 2, 4], 4)
-        ' ▂▄█'
-    """
-    count = min(width, len(values))
-    picked = [values[round(place * (len(values) - 1) / max(count - 1, 1))] for place in range(count)]
-    return "".join(BARS[min(len(BARS) - 1, round(value / top * (len(BARS) - 1)))] if top > 0 else BARS[0] for value in picked)
 
 
 def draw(record: Record, path: Path) -> None:

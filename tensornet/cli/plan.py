@@ -7,9 +7,9 @@ from typing import Any
 from rich.console import Console
 
 from tensornet.cli.arguments import examples, memory, sizes, tree
-from tensornet.costs import CPU, CUDA
-from tensornet.network import Request
-from tensornet.plan import make_plan
+from tensornet.contraction.costs import CPU, CUDA
+from tensornet.contraction.network import Request
+from tensornet.contraction.plan import make_plan
 from tensornet.shape import make_shape
 
 _BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "complex64": 8, "complex128": 16}

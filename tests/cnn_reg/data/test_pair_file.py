@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cnn_reg.data import pair_file, sources
-from tensornet import storage
+from tensornet.files import storage
 
 
 @pytest.fixture

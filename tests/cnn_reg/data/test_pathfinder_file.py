@@ -13,7 +13,7 @@ import torch
 
 from cnn_reg.data import pathfinder_file
 from cnn_reg.data.pathfinder import generate
-from tensornet import storage
+from tensornet.files import storage
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""What is read off weights and tensors: local components, ranks, singular values."""

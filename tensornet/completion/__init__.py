@@ -1,0 +1,1 @@
+"""Learning a tensor from some of its entries."""

@@ -1,0 +1,1 @@
+"""Contraction: what is asked -> network -> path -> program -> plan -> tensor."""

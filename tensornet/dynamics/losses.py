@@ -1,0 +1,61 @@
+"""Losses of residuals, each with its derivative, so that training needs no automatic differentiation of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def _square(residual: Tensor, delta: float) -> tuple[Tensor, Tensor]:
+    del delta
+    return torch.dot(residual, residual), 2 * residual
+
+
+def _absolute(residual: Tensor, delta: float) -> tuple[Tensor, Tensor]:
+    del delta
+    return residual.abs().sum(), residual.sign()
+
+
+def _huber(residual: Tensor, delta: float) -> tuple[Tensor, Tensor]:
+    slope = residual.clamp(-delta, delta)
+    return torch.dot(slope, residual - slope / 2), slope
+
+
+LOSSES: Mapping[str, Callable[[Tensor, float], tuple[Tensor, Tensor]]] = {"l2": _square, "l1": _absolute, "huber": _huber}
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss of residuals: their squares, magnitudes, or Huber's between the two; the mean over the samples, or their sum.
+
+    Args:
+        name: ``"l2"``, ``"l1"`` or ``"huber"``, which is ``r^2 / 2`` for ``|r| <= delta`` and ``delta (|r| - delta / 2)`` beyond.
+        mean: Divide by the number of samples.
+        delta: Where Huber's loss becomes linear.
+
+    Raises:
+        ValueError: The name is unknown, or ``delta`` is not above 0.
+
+    Example:
+        >>> value, slope = Loss("l2")(torch.tensor([1.0, -3.0]))
+        >>> value.item(), slope.tolist()
+        (5.0, [1.0, -3.0])
+    """
+
+    name: str = "l2"
+    mean: bool = True
+    delta: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.name not in LOSSES:
+            raise ValueError(f"loss must be one of {', '.join(LOSSES)}; got {self.name!r}")
+        if not self.delta > 0:
+            raise ValueError(f"delta must be above 0; got {self.delta}")
+
+    def __call__(self, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss, and its derivative by every residual."""
+        value, slope = LOSSES[self.name](residual, self.delta)
+        return (value / len(residual), slope / len(residual)) if self.mean else (value, slope)

@@ -1,0 +1,97 @@
+"""Runs an experiment in a folder: records as they come, checkpoints, a summary; resumes where it was interrupted."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from tensornet.dynamics.experiments import Experiment
+from tensornet.dynamics.report import summarise
+from tensornet.dynamics.training import Training, true_ranks
+from tensornet.files.runs import Run
+
+CHECKPOINT_SECONDS = 20.0  # between checkpoints
+
+
+def run_experiment(
+    experiment: Experiment,
+    folder: str | os.PathLike[str],
+    *,
+    device: torch.device | str = "cpu",
+    resume: bool = False,
+    watch: Callable[[Training, list[dict[str, Any]]], None] | None = None,
+) -> Training:
+    """Runs an experiment to its end, or to Ctrl-C, after which it can be resumed.
+
+    Args:
+        experiment: What to do.
+        folder: The run's folder, as of :class:`tensornet.files.runs.Run`.
+        device: Where to compute.
+        resume: Continue the run that is in the folder.
+        watch: Called after every record, with all records so far.
+
+    Returns:
+        The training; its ``ended`` is empty when it was interrupted.
+
+    Raises:
+        ValueError: The folder holds a run and ``resume`` is false, or another run.
+        OSError: The folder cannot be written to.
+
+    Example:
+        >>> import tempfile
+        >>> from tensornet.dynamics.experiments import experiment
+        >>> run_experiment(experiment("quick-tensor", {"max_steps": "40"}), tempfile.mkdtemp()).step
+        40
+    """
+    run = Run(folder, asdict(experiment), resume=resume)
+    training = Training(experiment, device)
+    state = run.restore()
+    if state is not None:
+        training.load(state)
+    records, saved = run.records(), time.monotonic()
+    with _interruptible(training):
+        for record in training.run():
+            run.record(**record)
+            records.append(record)
+            if watch:
+                watch(training, records)
+            if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                run.checkpoint(training.state())
+                saved = time.monotonic()
+    run.checkpoint(training.state())
+    if training.ended:
+        run.finish(
+            ended=training.ended,
+            steps=training.step,
+            seconds=round(training.seconds, 2),
+            **summarise(records),
+            true_ranks=true_ranks(training),
+            way=training.objective.way,
+            device=str(device),
+            threads=torch.get_num_threads(),
+            torch=torch.__version__,
+            machine=platform.processor() or platform.machine(),
+        )
+    return training
+
+
+@contextmanager
+def _interruptible(training: Training) -> Iterator[None]:
+    """Within the block, Ctrl-C ends the training after its present step, so that what is saved is whole."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread is told of signals
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: setattr(training, "interrupted", True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

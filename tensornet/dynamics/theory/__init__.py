@@ -1,0 +1,1 @@
+"""The paper's lemmas, theorems and propositions, checked numerically on random factorizations."""

@@ -1,0 +1,208 @@
+"""Training: an experiment's problem, factorization and optimizer, and the loop that yields records."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tensornet.analysis.ranks import matricize
+from tensornet.dynamics.experiments import OPTIMIZERS, Experiment
+from tensornet.dynamics.losses import Loss
+from tensornet.dynamics.measures import label, measure
+from tensornet.dynamics.objective import Objective
+from tensornet.dynamics.problems import Problem, completion, low_rank_truth, normalised, sensing
+from tensornet.files.partial import read
+from tensornet.htf import HTF
+from tensornet.tree import ModeTree
+
+
+class Training:
+    """An experiment on its way.
+
+    Args:
+        experiment: What to do.
+        device: Where to do it.
+
+    Attributes:
+        step: Steps done.
+        seconds: Time that they took, records included.
+        ended: Why the run has ended: ``"converged"``, ``"max_steps"``, ``"diverged"``, or ``""`` while it goes on.
+        interrupted: Set it, from a signal handler or another thread, to end the loop after the present step.
+
+    Example:
+        >>> from tensornet.dynamics.experiments import experiment
+        >>> training = Training(experiment("quick-tensor", {"max_steps": "100"}))
+        >>> [record["step"] for record in training.run()], training.ended
+        ([0, 50, 100], 'max_steps')
+    """
+
+    def __init__(self, experiment: Experiment, device: torch.device | str = "cpu") -> None:
+        self.experiment = experiment
+        self.generator = torch.Generator().manual_seed(experiment.seed)
+        problem = make_problem(experiment, self.generator)
+        self.htf = HTF(
+            experiment.mode_tree,
+            experiment.mode_sizes,
+            experiment.ranks,
+            init_std=experiment.init_std,
+            init=experiment.init,
+            fixed_root=experiment.fixed_root,
+            generator=self.generator,
+            dtype=getattr(torch, experiment.dtype),
+            device=device,
+        )
+        self.problem = problem.to(self.htf.weight_list()[0].detach())
+        self.objective = Objective(self.htf, self.problem, Loss(experiment.loss, experiment.mean, experiment.delta))
+        self.parameters = list(self.htf.parameters())
+        self.optimizer = OPTIMIZERS[experiment.optimizer](self.parameters, lr=experiment.lr)
+        self.step, self.calm, self.seconds, self.ended, self.interrupted = 0, 0, 0.0, "", False
+
+    def run(self) -> Iterator[dict[str, Any]]:
+        """Trains to the end, and yields a record at every step that is recorded, the first and the last included, unless it diverged.
+
+        A record holds ``step``, ``loss`` (of that step's batch), ``lr`` (the size of the step) and what
+        :func:`tensornet.dynamics.measures.measure` gives, all before the step is done. Whenever a record has been yielded,
+        :meth:`state` is one from which :meth:`load` continues in the same bits.
+
+        Example:
+            >>> from tensornet.dynamics.experiments import experiment
+            >>> record = next(Training(experiment("quick-tensor")).run())
+            >>> record["step"], record["error"]
+            (0, 1.0)
+        """
+        experiment = self.experiment
+        while not self.ended and not self.interrupted:
+            start = time.perf_counter()
+            loss = self._gradients()
+            self.calm = self.calm + 1 if loss < experiment.stop_loss else 0
+            self.ended = self._end(loss)
+            record: dict[str, Any] | None = None
+            if self.ended != "diverged" and (self.ended or self.step % experiment.record_every == 0):
+                record = {"step": self.step, "loss": loss, **self._measures()}
+            if not self.ended:
+                self.optimizer.step()
+                self.step += 1
+            self.seconds += time.perf_counter() - start
+            if record is not None:
+                yield {**record, "lr": self._rate()}
+
+    def _measures(self) -> dict[str, Any]:
+        experiment, norms = self.experiment, self.experiment.kind != "matrix"
+        return measure(self.htf, self.problem.truth, experiment.matricizations, top=experiment.top, norms=norms)
+
+    def _gradients(self) -> float:
+        experiment, objective = self.experiment, self.objective
+        if experiment.batch:
+            rows = torch.randint(len(self.problem.values), (experiment.batch,), generator=self.generator)
+            objective = objective.chosen(rows.to(self.problem.values.device))
+        loss = objective.backward()
+        if experiment.noise:
+            for parameter in self.parameters:
+                draw = torch.randn(parameter.shape, generator=self.generator, dtype=parameter.dtype)
+                parameter.grad.add_(draw.to(parameter.device), alpha=experiment.noise)  # type: ignore[union-attr]
+        return loss
+
+    def _end(self, loss: float) -> str:
+        if not math.isfinite(loss):
+            return "diverged"
+        if self.calm >= self.experiment.stop_count:
+            return "converged"
+        return "max_steps" if self.step >= self.experiment.max_steps else ""
+
+    def _rate(self) -> float:
+        """The size of the latest step, relative to the gradient; of Adam and momentum, the learning rate."""
+        group = self.optimizer.param_groups[0]
+        if group.get("gamma") is None:
+            return float(group["lr"])
+        mean = group["gamma"] / (1 - group["beta"] ** group["count"])
+        return float(f"{group['lr'] / (mean.sqrt().item() + group['eps']):.5g}")
+
+    def state(self) -> dict[str, Any]:
+        """All that the rest of the run depends on.
+
+        Example:
+            >>> from tensornet.dynamics.experiments import experiment
+            >>> Training(experiment("quick-tensor")).state()["step"]
+            0
+        """
+        return {
+            "step": self.step,
+            "calm": self.calm,
+            "seconds": self.seconds,
+            "ended": self.ended,
+            "weights": [parameter.detach().clone() for parameter in self.parameters],
+            "optimizer": copy.deepcopy(self.optimizer.state_dict()),
+            "generator": self.generator.get_state(),
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Continues from a :meth:`state` of the same experiment.
+
+        Raises:
+            ValueError: It is no such state.
+
+        Example:
+            >>> from tensornet.dynamics.experiments import experiment
+            >>> training = Training(experiment("quick-tensor"))
+            >>> training.load(training.state())
+        """
+        try:
+            with torch.no_grad():
+                for parameter, weight in zip(self.parameters, state["weights"], strict=True):
+                    parameter.copy_(weight)
+            self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+            self.generator.set_state(state["generator"])
+            self.step, self.calm, self.seconds, self.ended = (state[name] for name in ("step", "calm", "seconds", "ended"))
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(f"the checkpoint does not belong to this experiment ({error})") from None
+
+
+def make_problem(experiment: Experiment, generator: torch.Generator) -> Problem:
+    """The experiment's problem, in double precision.
+
+    Raises:
+        ValueError: The ground truth's file holds no real array of the experiment's sizes.
+        OSError: It cannot be read.
+
+    Example:
+        >>> from tensornet.dynamics.experiments import experiment
+        >>> make_problem(experiment("quick-tensor"), torch.Generator().manual_seed(0)).truth.shape
+        torch.Size([10, 10, 10])
+    """
+    if experiment.truth:
+        truth = _read_truth(experiment.truth, experiment.mode_sizes)
+    else:
+        tree = experiment.mode_tree if experiment.kind != "matrix" else ModeTree.star(2)
+        truth = low_rank_truth(tree, experiment.mode_sizes, experiment.true_rank, generator, fixed_root=experiment.fixed_root)
+    return (completion if experiment.task == "completion" else sensing)(truth, experiment.samples, generator)
+
+
+def _read_truth(path: str, sizes: tuple[int, ...]) -> Tensor:
+    found = read(path)
+    if found.sizes != sizes or len(found.values) != math.prod(sizes):
+        raise ValueError(f"the ground truth in {path} must be a whole array of the sizes {sizes}; got {len(found.values)} of {found.sizes}")
+    truth = torch.empty(sizes, dtype=torch.float64)
+    truth[tuple(torch.as_tensor(found.indices).T)] = torch.as_tensor(found.values).to(torch.float64)
+    return normalised(truth)
+
+
+def true_ranks(training: Training) -> dict[str, int]:
+    """Ranks of the ground truth's recorded matricizations: ``{modes: rank}``.
+
+    Example:
+        >>> from tensornet.dynamics.experiments import experiment
+        >>> true_ranks(Training(experiment("quick-tensor")))
+        {'0': 3, '1': 3, '2': 3}
+    """
+    truth = training.problem.truth.double()
+    found = {}
+    for modes in training.experiment.matricizations:
+        values = torch.linalg.svdvals(matricize(truth, modes))
+        found[label(modes)] = int((values > 1e-4 * values[0]).sum())  # the truth may have been rounded to single precision
+    return found

@@ -1,0 +1,165 @@
+"""The folder of a run: its configuration, a record per line, checkpoints, and a summary."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tensornet.files import storage
+
+CONFIG, RECORDS, CHECKPOINT, SUMMARY = "config.json", "metrics.jsonl", "checkpoint.safetensors", "summary.json"
+
+
+class Run:
+    """A run's folder, which is made where absent.
+
+    It holds ``config.json`` (what was asked for), ``metrics.jsonl`` (a record per line), ``checkpoint.safetensors`` (the newest) and
+    ``summary.json`` (written at the end). A run is resumed by giving the same folder and configuration: :meth:`restore` then returns
+    the state of the newest checkpoint, and records written after it are dropped, since they will be written again.
+
+    Args:
+        folder: Where the run lies.
+        config: What determines the run, in numbers, strings, lists and dictionaries.
+        resume: Continue the run that is in the folder, if there is one.
+
+    Raises:
+        ValueError: The folder holds a run already, and ``resume`` is false or its configuration is another.
+        OSError: The folder cannot be made or written to.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> run = Run(folder, {"seed": 0})
+        >>> run.record(step=1, loss=0.5)
+        >>> run.checkpoint({"step": 1})
+        >>> run.record(step=2, loss=0.25)
+        >>> resumed = Run(folder, {"seed": 0}, resume=True)
+        >>> resumed.restore()
+        {'step': 1}
+        >>> resumed.records()
+        [{'step': 1, 'loss': 0.5}]
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], config: Mapping[str, Any], *, resume: bool = False) -> None:
+        self.folder = Path(folder)
+        self.config = json.loads(json.dumps(dict(config)))  # as it will be read again: tuples become lists
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ValueError(f"a run needs a folder; {self.folder} is a file")
+        path = self.folder / CONFIG
+        if path.exists():
+            if not resume:
+                raise ValueError(f"{self.folder} holds a run already; resume it, or give another folder")
+            self._compare(storage.read_json(path))
+        else:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            storage.write_json(path, self.config)
+
+    def _compare(self, found: Any) -> None:
+        found = found if isinstance(found, dict) else {}
+        names = sorted(found.keys() | self.config.keys())
+        differing = [name for name in names if found.get(name) != self.config.get(name)]
+        if differing:
+            listed = "; ".join(f"{name} = {found.get(name)!r}, got {self.config.get(name)!r}" for name in differing)
+            raise ValueError(f"a run is resumed with the configuration it was begun with; {self.folder} has {listed}")
+
+    def record(self, **values: Any) -> None:
+        """Adds a line of named values to the records.
+
+        Example:
+            >>> import tempfile
+            >>> run = Run(tempfile.mkdtemp(), {})
+            >>> run.record(step=1, loss=0.5)
+            >>> run.records()
+            [{'step': 1, 'loss': 0.5}]
+        """
+        with (self.folder / RECORDS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def records(self) -> list[dict[str, Any]]:
+        """All records; a line that was cut short by an interruption is left out.
+
+        Example:
+            >>> import tempfile
+            >>> Run(tempfile.mkdtemp(), {}).records()
+            []
+        """
+        return read_records(self.folder / RECORDS)
+
+    def _lines(self) -> list[str]:
+        return _lines(self.folder / RECORDS)
+
+    def checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Writes the state from which :meth:`restore` continues, in place of the previous one.
+
+        Args:
+            state: Nested dictionaries, lists, tensors, numbers and strings; whatever the rest of the run depends on, such as weights,
+                ``optimizer.state_dict()`` and ``generator.get_state()``.
+
+        Raises:
+            TypeError: Something else is in ``state``.
+
+        Example:
+            >>> import tempfile, torch
+            >>> run = Run(tempfile.mkdtemp(), {})
+            >>> run.checkpoint({"random": torch.Generator().manual_seed(3).get_state()})
+            >>> torch.Generator().set_state(run.restore()["random"]).initial_seed()
+            3
+        """
+        storage.write_nested(self.folder / CHECKPOINT, {"records": len(self.records()), "state": dict(state)}, kind="checkpoint")
+
+    def restore(self) -> dict[str, Any] | None:
+        """The state of the newest checkpoint, or ``None`` without one; later records are dropped.
+
+        Raises:
+            ValueError: The checkpoint is damaged.
+
+        Example:
+            >>> import tempfile
+            >>> Run(tempfile.mkdtemp(), {}).restore() is None
+            True
+        """
+        path = self.folder / CHECKPOINT
+        known: dict[str, Any] = {"records": 0, "state": None}
+        if path.exists():
+            known = storage.read_nested(path, kind="checkpoint")
+        lines = self._lines()
+        if len(lines) > known["records"]:
+            with storage.replacing(self.folder / RECORDS) as new:
+                new.write_text("".join(lines[: known["records"]]), encoding="utf-8")
+        state: dict[str, Any] | None = known["state"]
+        return state
+
+    def finish(self, **values: Any) -> None:
+        """Writes the summary.
+
+        Example:
+            >>> import tempfile
+            >>> run = Run(tempfile.mkdtemp(), {})
+            >>> run.finish(error=0.125)
+            >>> storage.read_json(run.folder / "summary.json")
+            {'error': 0.125}
+        """
+        storage.write_json(self.folder / SUMMARY, values)
+
+
+def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The records in a file, up to a line that was cut short by an interruption; none where there is no file.
+
+    Example:
+        >>> read_records("no such file")
+        []
+    """
+    found = []
+    for line in _lines(Path(path)):
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            break
+    return found
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []

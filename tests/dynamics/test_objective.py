@@ -1,0 +1,88 @@
+"""Loss and gradients of both ways against torch's own differentiation of the end tensor."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tensornet.dynamics.losses import Loss
+from tensornet.dynamics.objective import Objective
+from tensornet.dynamics.problems import completion, low_rank_truth, sensing
+from tensornet.htf import HTF
+from tensornet.shape import make_shape
+from tensornet.tree import ModeTree
+
+TREES = {
+    "matrix": (ModeTree.from_nested((0, ((1,),))), (6, 5), True),
+    "tensor": (ModeTree.star(3), (4, 3, 5), True),
+    "hierarchical": (ModeTree.perfect(4), (3, 2, 4, 3), False),
+    "crossed": (ModeTree.from_nested(((0, 2), (1, 3))), (3, 2, 4, 3), False),
+}
+
+
+def make(kind, task):
+    tree, sizes, fixed_root = TREES[kind]
+    generator = torch.Generator().manual_seed(5)
+    truth = low_rank_truth(ModeTree.star(len(sizes)), sizes, 2, generator, fixed_root=True)
+    problem = (completion if task == "completion" else sensing)(truth, 20, generator)
+    htf = HTF(tree, sizes, 4, init_std=0.7, fixed_root=fixed_root, generator=generator, dtype=torch.float64)
+    return htf, problem
+
+
+@pytest.mark.parametrize("way", ["contract", "sweep"])
+@pytest.mark.parametrize("task", ["completion", "sensing"])
+@pytest.mark.parametrize("kind", sorted(TREES))
+def test_loss_and_gradients(kind, task, way):
+    htf, problem = make(kind, task)
+    trained = list(htf.parameters())
+    residual = problem.observations.of(htf.contract()) - problem.values
+    expected = residual.square().mean()
+    gradients = torch.autograd.grad(expected, trained)
+    assert Objective(htf, problem, Loss(), way).backward() == pytest.approx(expected.item())
+    for weight, gradient in zip(trained, gradients):
+        assert torch.allclose(weight.grad, gradient)
+        assert weight.grad.shape == weight.shape
+
+
+def test_a_batch_has_its_own_loss():
+    htf, problem = make("tensor", "completion")
+    rows = torch.tensor([3, 3, 7])
+    residual = (problem.observations.of(htf.contract()) - problem.values)[rows]
+    assert Objective(htf, problem, Loss()).chosen(rows).backward() == pytest.approx(residual.square().mean().item())
+
+
+def test_the_cheaper_way_is_chosen():
+    htf, problem = make("hierarchical", "completion")
+    assert Objective(htf, problem, Loss()).way == "contract"
+    tree = ModeTree.perfect(16)
+    large = HTF(tree, 4, 3)  # 4^16 entries do not fit
+    assert make_shape(tree, 4, 3) == large.shape
+    places = torch.arange(0, 4**16, 4**16 // 50)
+    from tensornet.dynamics.observations import Entries
+    from tensornet.dynamics.problems import Problem
+
+    entries = Entries((4,) * 16, places)
+    objective = Objective(large, Problem(torch.zeros(1), entries, torch.ones(len(places))), Loss())
+    assert objective.way == "sweep"
+    assert objective.backward() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4])
+def test_a_matrix_factorization_follows_the_products_of_matrices(depth):
+    """A step of gradient descent, against the same on W1 W2 ... WL, with the matrices that the tree holds transposed."""
+    nested = 1
+    for _ in range(depth - 2):
+        nested = (nested,)
+    htf = HTF(ModeTree.from_nested((0, nested)), [6, 5], 4, init_std=0.7, fixed_root=True, dtype=torch.float64)
+    truth = low_rank_truth(ModeTree.star(2), [6, 5], 2, torch.Generator().manual_seed(0), fixed_root=True)
+    problem = completion(truth, 20, torch.Generator().manual_seed(1))
+    first, last, *between = htf.parameters()
+    factors = [first, *(weight.T for weight in reversed(between)), last.T]
+    matrices = [factor.detach().clone().requires_grad_() for factor in factors]
+    product = torch.linalg.multi_dot(matrices)
+    assert torch.allclose(htf.contract(), product)
+    (product.reshape(-1)[problem.observations.places] - problem.values).square().mean().backward()
+    Objective(htf, problem, Loss()).backward()
+    gradients = [first.grad, *(weight.grad.T for weight in reversed(between)), last.grad.T]
+    for matrix, gradient in zip(matrices, gradients, strict=True):
+        assert torch.allclose(matrix.grad, gradient)

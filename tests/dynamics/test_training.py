@@ -1,0 +1,125 @@
+"""The loop: the paper's step and early stop, the paper's effect, seeds, batches and noise, other optimizers, resuming in the same bits."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from tensornet.dynamics.experiments import OPTIMIZERS, experiment
+from tensornet.dynamics.training import Training
+from tensornet.files import write
+
+SMALL = {"ranks": "8", "true_rank": "2", "mode_sizes": "5,5,5", "samples": "80", "init_std": "0.05", "record_every": "10"}
+
+
+def small(**settings):
+    return experiment("quick-tensor", {**SMALL, **settings})
+
+
+def test_steps_are_those_of_the_paper():
+    """Against Appendix D.2.1 in NumPy: CP completion, the mean squared error, and the adaptive step."""
+    training = Training(small(max_steps="30", dtype="float64"))
+    factors = [weight.detach().numpy().copy() for weight in training.parameters]
+    indices = tuple(training.problem.observations.indices.T.numpy())
+    values, gamma = training.problem.values.numpy(), 0.0
+    list(training.run())
+    for t in range(1, 31):
+        rows = [factor[index] for factor, index in zip(factors, indices)]
+        residual = 2 / len(values) * (rows[0] * rows[1] * rows[2]).sum(1) - 2 / len(values) * values
+        gradients = []
+        for mode in range(3):
+            others = rows[(mode + 1) % 3] * rows[(mode + 2) % 3] * residual[:, None]
+            gradient = np.zeros_like(factors[mode])
+            np.add.at(gradient, indices[mode], others)
+            gradients.append(gradient)
+        gamma = 0.99 * gamma + 0.01 * sum((gradient**2).sum() for gradient in gradients)
+        eta = 0.01 / (math.sqrt(gamma / (1 - 0.99**t)) + 1e-6)
+        factors = [factor - eta * gradient for factor, gradient in zip(factors, gradients)]
+    for weight, factor in zip(training.parameters, factors):
+        assert np.allclose(weight.detach().numpy(), factor, rtol=1e-8, atol=1e-12)
+
+
+def test_it_stops_after_a_hundred_calm_steps():
+    training = Training(small())
+    records = list(training.run())
+    assert training.ended == "converged"
+    assert training.calm == 100
+    assert records[-1]["loss"] < 5e-5
+    assert records[-1]["step"] == training.step
+    losses = [record["loss"] for record in records if record["step"] >= training.step - 99]
+    assert max(losses) < 5e-5
+    assert records[-1]["error"] < 0.05
+    norms = records[-1]["norms"]["0,1,2"]
+    assert norms[1] > 5 * norms[2]  # two components, as the truth has
+
+
+def test_a_seed_gives_the_same_run_and_another_seed_another():
+    first, second, third = (list(Training(small(max_steps="50", seed=seed)).run()) for seed in ("3", "3", "4"))
+    assert first == second
+    assert first != third
+
+
+@pytest.mark.parametrize("settings", [{}, {"batch": "20", "noise": "1e-4"}, {"optimizer": "adam"}, {"optimizer": "momentum", "lr": "0.1"}])
+def test_a_resumed_run_ends_in_the_same_bits(settings):
+    chosen = small(max_steps="60", **settings)
+    whole, first, second = Training(chosen), Training(chosen), Training(chosen)
+    expected = list(whole.run())
+    found = []
+    for record in first.run():
+        found.append(record)
+        if record["step"] == 30:
+            break
+    second.load(first.state())
+    found += list(second.run())
+    assert found == expected
+    assert all(torch.equal(left, right) for left, right in zip(second.parameters, whole.parameters))
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_every_optimizer_lowers_the_loss(name):
+    chosen = small(max_steps="300", optimizer=name, init_std="0.3", lr="0.05" if name in ("gd", "momentum") else "0.01")
+    records = list(Training(chosen).run())
+    assert records[-1]["loss"] < 0.8 * records[0]["loss"]
+
+
+@pytest.mark.parametrize("settings", [{"loss": "l1"}, {"loss": "huber"}, {"task": "sensing"}, {"init": "balanced"}, {"batch": "40"}])
+def test_variants_learn(settings):
+    records = list(Training(small(max_steps="600", **settings)).run())
+    assert records[-1]["error"] < 0.9
+
+
+def test_divergence_ends_a_run():
+    training = Training(small(optimizer="gd", lr="1e6", init_std="1", max_steps="500"))
+    records = list(training.run())
+    assert training.ended == "diverged"
+    assert all(math.isfinite(record["loss"]) for record in records)
+
+
+def test_an_interruption_ends_the_loop_after_a_whole_step():
+    training = Training(small(max_steps="100"))
+    steps = []
+    for record in training.run():
+        steps.append(record["step"])
+        training.interrupted = len(steps) == 2
+    assert steps == [0, 10]
+    assert training.ended == ""
+    assert training.step == 11
+
+
+def test_a_ground_truth_from_a_file(tmp_path):
+    array = np.random.default_rng(0).standard_normal((5, 5, 5))
+    write(tmp_path / "truth.npy", array)
+    training = Training(small(truth=str(tmp_path / "truth.npy")))
+    assert np.allclose(training.problem.truth, array * math.sqrt(125) / np.linalg.norm(array), rtol=1e-5)
+    with pytest.raises(ValueError, match=r"must be a whole array of the sizes \(5, 5, 4\); got 125 of \(5, 5, 5\)"):
+        Training(small(truth=str(tmp_path / "truth.npy"), mode_sizes="5,5,4"))
+
+
+def test_a_state_of_another_experiment_is_refused():
+    with pytest.raises(ValueError, match="the checkpoint does not belong to this experiment"):
+        Training(small()).load(Training(small(ranks="9")).state())
+    with pytest.raises(ValueError, match="the checkpoint does not belong to this experiment"):
+        Training(small()).load({"step": 3})
