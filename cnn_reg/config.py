@@ -83,7 +83,7 @@ class Config:
     precision: str = "float32"  # of the network; the cosine is always computed in float32
     channels_last: bool = False
     tf32: bool = False
-    deterministic: bool = True
+    deterministic: bool = False  # operations that give the same bits every time also on CUDA, or an error
     compile: bool = False  # the network, where nothing is differentiated twice
 
     def __post_init__(self) -> None:

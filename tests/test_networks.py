@@ -43,7 +43,7 @@ def test_a_grey_image_is_repeated_for_a_network_of_colors():
         ("torch.nn:Nothing", "model torch.nn:Nothing cannot be found"),
         ("torch:pi", "model torch:pi must be a function; got float"),
         ("mine:net", r"model mine:net must return one logit an image; got \(2, 3\) for 2 images"),
-        ("builtins:dict", "must return a torch.nn.Module; got dict"),
+        ("os:getcwd", "model os:getcwd must return a torch.nn.Module; got str"),
     ],
 )
 def test_bad_models(name, message, monkeypatch):

@@ -118,8 +118,13 @@ def run(arguments: Any, console: Console) -> int:
         DivergedError: The loss is no longer finite.
 
     Example:
-        >>> run.__name__
-        'run'
+        >>> import tempfile
+        >>> from cnn_reg.cli import main
+        >>> fields = ["train_images=8", "test_images=4", "image_size=32", "width=0.1", "batch_size=4"]
+        >>> options = [part for field in fields for part in ("--set", field)]
+        >>> main(["train", *options, "--epochs", "1", "--out", tempfile.mkdtemp() + "/run"])  # doctest: +ELLIPSIS
+        Pathfinder, path length 7: ...
+        0
     """
     config = configuration(arguments)
     folder = arguments.out or RUNS / f"{_name(config)}-{run_id(config, __version__)}"

@@ -40,8 +40,12 @@ def train(
         DivergedError: The training loss of an epoch is not finite. The checkpoint stays that of the epoch before.
 
     Example:
-        >>> train.__name__
-        'train'
+        >>> from torch import nn
+        >>> from cnn_reg.config import Config
+        >>> from cnn_reg.tasks import make_task
+        >>> config = Config(train_images=8, test_images=4, image_size=8, batch_size=4, epochs=2)
+        >>> train(Trainer(config, make_task(config), nn.Sequential(nn.Flatten(), nn.Linear(64, 1))), None)
+        '2 epochs'
     """
     while trainer.done is None:
         for step in trainer.epoch_steps():

@@ -35,7 +35,13 @@ class Trainer:
         processes: This process among those that train together.
 
     Example:
-        >>> import contextlib
+        >>> from cnn_reg.tasks import make_task
+        >>> config = Config(train_images=8, test_images=4, image_size=8, batch_size=4)
+        >>> trainer = Trainer(config, make_task(config), nn.Sequential(nn.Flatten(), nn.Linear(64, 1)))
+        >>> list(trainer.epoch_steps())
+        [1, 2]
+        >>> trainer.finish_epoch()["epoch"]
+        1
     """
 
     def __init__(
@@ -65,7 +71,15 @@ class Trainer:
         return math.ceil(self.task.training_images / self.config.batch_size)
 
     def epoch_steps(self) -> Iterator[int]:
-        """Makes the steps of the current epoch that are still to do, and yields the number of those that are done."""
+        """Makes the steps of the current epoch that are still to do, and yields the number of those that are done.
+
+        Example:
+            >>> from cnn_reg.tasks import make_task
+            >>> config = Config(train_images=8, test_images=4, image_size=8, batch_size=4)
+            >>> trainer = Trainer(config, make_task(config), nn.Sequential(nn.Flatten(), nn.Linear(64, 1)))
+            >>> next(trainer.epoch_steps()), trainer.step
+            (1, 1)
+        """
         if self.step == 0:
             self.order = torch.randperm(self.task.training_images, generator=self.generator)
             self.tally, self.seconds = Tally(self.device), 0.0
@@ -109,8 +123,12 @@ class Trainer:
         """Evaluates the network and returns the epoch's record: means over all processes.
 
         Example:
-            >>> Trainer.finish_epoch.__name__
-            'finish_epoch'
+            >>> from cnn_reg.tasks import make_task
+            >>> config = Config(train_images=8, test_images=4, image_size=8, batch_size=4)
+            >>> trainer = Trainer(config, make_task(config), nn.Sequential(nn.Flatten(), nn.Linear(64, 1)))
+            >>> steps = list(trainer.epoch_steps())
+            >>> 0 <= trainer.finish_epoch()["test_accuracy"] <= 1
+            True
         """
         self.processes.average_buffers(self.model)
         trained = self.tally.over(self.processes).means()
@@ -142,8 +160,11 @@ class Trainer:
         """Everything that the rest of the training depends on, as data; to be called by all processes.
 
         Example:
-            >>> Trainer.state.__name__
-            'state'
+            >>> from cnn_reg.tasks import make_task
+            >>> config = Config(train_images=8, test_images=4, image_size=8, batch_size=4)
+            >>> trainer = Trainer(config, make_task(config), nn.Sequential(nn.Flatten(), nn.Linear(64, 1)))
+            >>> sorted(trainer.state())
+            ['generator', 'model', 'optimizer', 'order', 'position', 'processes']
         """
         own = {"random": random_state(), "tally": self.tally.state(), "buffers": dict(self.model.named_buffers())}
         return {
@@ -162,8 +183,14 @@ class Trainer:
             ValueError: It is of another number of processes, or of another network.
 
         Example:
-            >>> Trainer.set.__name__
-            'set'
+            >>> from cnn_reg.tasks import make_task
+            >>> config = Config(train_images=8, test_images=4, image_size=8, batch_size=4)
+            >>> trainer = Trainer(config, make_task(config), nn.Sequential(nn.Flatten(), nn.Linear(64, 1)))
+            >>> steps = list(trainer.epoch_steps())
+            >>> again = Trainer(config, trainer.task, nn.Sequential(nn.Flatten(), nn.Linear(64, 1)))
+            >>> again.set(trainer.state())
+            >>> again.step
+            2
         """
         if len(state["processes"]) != self.processes.size:
             raise ValueError(
