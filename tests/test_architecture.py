@@ -94,7 +94,7 @@ TABLE = {
         "checks cnn_reg.data.baseline cnn_reg.data.image_set cnn_reg.data.pathfinder cnn_reg.data.pathfinder_file",
         "numpy torch",
     ),
-    "cnn_reg.data": Row("cnn_reg.data.image_set cnn_reg.data.same_class"),
+    "cnn_reg.data": Row("cnn_reg.data.image_set cnn_reg.data.pathfinder cnn_reg.data.same_class cnn_reg.data.sources cnn_reg.data.splits"),
     "cnn_reg": Row("cnn_reg.data"),
     "cnn_reg.cli.data": Row(
         "cli.arguments cnn_reg.data.baseline cnn_reg.data.pair_file cnn_reg.data.pathfinder_file cnn_reg.data.sources", "rich"

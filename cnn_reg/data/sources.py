@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,7 +63,8 @@ def load(name: str, split: str, folder: str | os.PathLike[str] | None = None) ->
         images, classes = _cifar10(split, Path(folder) if folder else Path.home() / ".cache" / "tensornet-htf")
         mean, std = (torch.tensor(values) for values in CIFAR10_MOMENTS)
         return Source("CIFAR10", images, classes, (mean, std))
-    images, classes = {"digits": _digits, "mnist-sample": _mnist_sample, "random": _random}[name]()
+    stand_ins: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {"digits": _digits, "mnist-sample": _mnist_sample, "random": _random}
+    images, classes = stand_ins[name]()
     tested = torch.arange(len(images)) % HELD_OUT == HELD_OUT - 1
     chosen = tested if split == "test" else ~tested
     return Source(f"{name} ({NOT_CIFAR10})", images[chosen], classes[chosen], channel_moments(images[~tested]))
