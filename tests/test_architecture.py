@@ -156,7 +156,7 @@ TABLE = {
     "cnn_reg.data.baseline": Row(packages="numpy"),
     "cnn_reg.data.pathfinder_file": Row("checks files.runs files.storage pathfinder", "numpy torch"),
     "cnn_reg.data.splits": Row("checks baseline image_set pathfinder pathfinder_file", "numpy torch"),
-    "cnn_reg.data": Row("image_set same_class"),
+    "cnn_reg.data": Row("pathfinder sources splits image_set same_class"),
     "cnn_reg": Row("data models penalty regions schedule twice"),
     "cnn_reg.config": Row("checks"),
     "cnn_reg.networks": Row("checks models", "torch"),
