@@ -70,7 +70,7 @@ TABLE = {
     "tensornet.dynamics": Row(),
     "tensornet.dynamics.flow": Row("checks", "numpy torch", lazy="scipy"),
     "tensornet.dynamics.theory": Row(),
-    "tensornet.dynamics.theory.records": Row(packages="torch"),
+    "tensornet.dynamics.theory.records": Row(packages="numpy torch"),
     "tensornet.dynamics.theory.cases": Row("execute shape tree", "numpy torch"),
     "tensornet.dynamics.theory.motion": Row("components dynamics.flow dynamics.theory.cases tree", "torch"),
     "tensornet.dynamics.theory.ranks": Row("components dynamics.theory.cases dynamics.theory.records execute ranks shape tree", "torch"),
