@@ -87,7 +87,7 @@ TABLE = {
     "tensornet.dynamics": Row(),
     "tensornet.dynamics.flow": Row("checks", "numpy torch", lazy="scipy"),
     "tensornet.dynamics.theory": Row(),
-    "tensornet.dynamics.theory.records": Row(packages="torch"),
+    "tensornet.dynamics.theory.records": Row(packages="numpy torch"),
     "tensornet.dynamics.theory.cases": Row("contraction.execute shape tree", "numpy torch"),
     "tensornet.dynamics.theory.motion": Row("analysis.components dynamics.flow cases tree", "torch"),
     "tensornet.dynamics.theory.ranks": Row("analysis.components cases records contraction.execute analysis.ranks shape tree", "torch"),
