@@ -83,6 +83,7 @@ TABLE = {
     "cnn_reg.cosines": Row(packages="torch"),
     "cnn_reg.passes": Row(packages="torch"),
     "cnn_reg.penalty": Row("cnn_reg.cosines cnn_reg.passes cnn_reg.regions", "torch"),
+    "cnn_reg.locality": Row("tensornet checks cnn_reg.penalty cnn_reg.regions", "torch"),
     "cnn_reg.schedule": Row("checks"),
     "cnn_reg.models": Row("checks", "torch torchvision"),
     "cnn_reg": Row("cnn_reg.models cnn_reg.penalty cnn_reg.regions cnn_reg.schedule"),
@@ -110,12 +111,16 @@ TABLE = {
     "cnn_reg.training.trackers": Row(lazy="torch wandb"),
     "cnn_reg.figures": Row("storage", lazy="matplotlib"),
     "cnn_reg.cli.data": Row(),
+    "cnn_reg.cli.locality": Row(
+        "cli.arguments runs storage cnn_reg.config cnn_reg.figures cnn_reg.locality cnn_reg.networks cnn_reg.regions cnn_reg.tasks",
+        "rich torch",
+    ),
     "cnn_reg.cli.train": Row(
         "tensornet cli.arguments runs storage cnn_reg.config cnn_reg.figures cnn_reg.networks cnn_reg.tasks cnn_reg.training.arithmetic "
         "cnn_reg.training.distributed cnn_reg.training.interrupts cnn_reg.training.loop cnn_reg.training.trackers cnn_reg.training.trainer",
         "rich torch",
     ),
-    "cnn_reg.cli": Row("cli.arguments cli.commands cnn_reg.cli.data cnn_reg.cli.train"),
+    "cnn_reg.cli": Row("cli.arguments cli.commands cnn_reg.cli.data cnn_reg.cli.locality cnn_reg.cli.train"),
     "cnn_reg.__main__": Row("cnn_reg.cli"),
 }
 SLOW = ("matplotlib", "tensorly", "sklearn", "PIL", "pyarrow", "rich", "pandas", "torchvision")  # never loaded by `import tensornet`
