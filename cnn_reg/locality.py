@@ -103,8 +103,8 @@ def _patches(size: tuple[int, int], side: int, distance: float, generator: torch
         room = [place - abs(move) for place, move in zip(places, shift)]
         if min(room) < 0 or max(map(abs, shift)) < side:
             continue
-        corner = [int(draw * (free + 1)) + max(0, -move) for draw, free, move in zip((first, second), room, shift)]
-        return Region(*corner, side, side), Region(corner[0] + shift[0], corner[1] + shift[1], side, side)
+        top, left = (int(draw * (free + 1)) + max(0, -move) for draw, free, move in zip((first, second), room, shift))
+        return Region(top, left, side, side), Region(top + shift[0], left + shift[1], side, side)
     raise ValueError(f"two disjoint {side} x {side} patches at distance {distance:g} do not fit into an image of {size[0]} x {size[1]}")
 
 
@@ -235,7 +235,7 @@ def estimated_separation(
             mixed[index_i] = images[index_i][numbers // count]
             mixed[index_j] = images[index_j][numbers % count]
             found = model(mixed)
-            found = output(found) if callable(output) else found
+            found = found if output is None else output(found)
             if found.numel() != len(numbers):
                 raise ValueError(f"the output must be one number a sample; got the shape {tuple(found.shape)} for {len(numbers)} samples")
             values.append(found.flatten().double())
