@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from cnn_reg.regions import AnyRegion, Region, region_index
 from tensornet import effective_rank
 from tensornet.checks import integer
 
-Output = Callable[[Any], Tensor] | Tensor | None
+Output: TypeAlias = Callable[[Any], Tensor] | Tensor | None
 
 
 @dataclass(frozen=True)
@@ -234,8 +234,8 @@ def estimated_separation(
             mixed = images[:1].expand(len(numbers), *images.shape[1:]).clone()
             mixed[index_i] = images[index_i][numbers // count]
             mixed[index_j] = images[index_j][numbers % count]
-            found = model(mixed)
-            found = found if output is None else output(found)
+            outputs = model(mixed)
+            found: Tensor = outputs if output is None else output(outputs)
             if found.numel() != len(numbers):
                 raise ValueError(f"the output must be one number a sample; got the shape {tuple(found.shape)} for {len(numbers)} samples")
             values.append(found.flatten().double())
