@@ -151,7 +151,7 @@ class TestCommand:
         means = [[point["mean"] for point in row["cosines"]] for row in numbers]
         assert means[0] == pytest.approx(means[1], abs=1e-4)  # the first run's network has the weights of its seed
         assert means[0] != pytest.approx(means[2], abs=1e-4)
-        assert "coefficient 9" in capsys.readouterr().out
+        assert "Pathfinder, path length 7" in capsys.readouterr().out
 
     def test_errors_are_one_line(self, tmp_path, capsys):
         (tmp_path / "config.json").write_text('{"seed": 0}')
