@@ -196,7 +196,7 @@ def estimated_separation(
     region_i: AnyRegion,
     region_j: AnyRegion,
     *,
-    output: Output = None,
+    output: Callable[[Any], Tensor] | None = None,
     rtol: float = 1e-3,
     batch_size: int = 256,
 ) -> Separation:
