@@ -158,6 +158,7 @@ TABLE = {
     "cnn_reg.data.splits": Row("checks baseline image_set pathfinder pathfinder_file", "numpy torch"),
     "cnn_reg.data": Row("pathfinder sources splits image_set same_class"),
     "cnn_reg": Row("data models penalty regions schedule twice"),
+    "cnn_reg.locality": Row("tensornet checks penalty regions", "torch"),
     "cnn_reg.config": Row("checks"),
     "cnn_reg.networks": Row("checks models", "torch"),
     "cnn_reg.tasks": Row("config data data.sources data.splits regions", "torch"),
@@ -173,12 +174,15 @@ TABLE = {
     "cnn_reg.training.trackers": Row(),
     "cnn_reg.figures": Row("files.storage", lazy="matplotlib"),
     "cnn_reg.cli.data": Row("cli.arguments data.baseline data.pair_file data.pathfinder_file data.sources", "rich"),
+    "cnn_reg.cli.locality": Row(
+        "cli.arguments files.runs files.storage config figures cnn_reg.locality networks regions tasks", "rich torch"
+    ),
     "cnn_reg.cli.train": Row(
         "tensornet cli.arguments files.runs files.storage config figures networks tasks training.arithmetic training.distributed "
         "training.interrupts training.loop training.trackers training.trainer twice",
         "rich torch",
     ),
-    "cnn_reg.cli": Row("cli.arguments cli.commands data train"),
+    "cnn_reg.cli": Row("cli.arguments cli.commands data locality train"),
     "cnn_reg.__main__": Row("cli"),
 }
 SLOW = ("matplotlib", "tensorly", "sklearn", "PIL", "pyarrow", "rich", "pandas", "torchvision")  # never loaded by `import tensornet`
