@@ -10,7 +10,7 @@ import torch
 
 from tensornet.dynamics.experiments import OPTIMIZERS, experiment
 from tensornet.dynamics.training import Training
-from tensornet.files import write
+from tensornet.files.partial import write
 
 SMALL = {"ranks": "8", "true_rank": "2", "mode_sizes": "5,5,5", "samples": "80", "init_std": "0.05", "record_every": "10"}
 
