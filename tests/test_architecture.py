@@ -189,7 +189,8 @@ TABLE = {
     ),
     "cnn_reg.cli.train": Row(
         "tensornet cli.arguments files.runs files.storage cnn_reg.config cnn_reg.figures cnn_reg.networks cnn_reg.tasks "
-        "cnn_reg.training.arithmetic cnn_reg.training.distributed cnn_reg.training.interrupts cnn_reg.training.loop cnn_reg.training.trackers cnn_reg.training.trainer "
+        "cnn_reg.training.arithmetic cnn_reg.training.distributed cnn_reg.training.interrupts "
+        "cnn_reg.training.loop cnn_reg.training.trackers cnn_reg.training.trainer "
         "cnn_reg.twice",
         "rich torch",
     ),
