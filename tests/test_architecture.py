@@ -24,7 +24,7 @@ class Row(NamedTuple):
     lazy: str = ""  # third-party packages inside functions alone: slow to import, or not always installed
 
 
-# A module may import only what stands above it. Modules of its own subpackage are written by their last names.
+# A module may import only what stands above it. Names are those within its subpackage, else within its package, else within tensornet.
 TABLE = {
     # arguments
     "tensornet.checks": Row(),
@@ -87,7 +87,7 @@ TABLE = {
     "tensornet.dynamics": Row(),
     "tensornet.dynamics.flow": Row("checks", "numpy torch", lazy="scipy"),
     "tensornet.dynamics.theory": Row(),
-    "tensornet.dynamics.theory.records": Row(packages="torch"),
+    "tensornet.dynamics.theory.records": Row(packages="numpy torch"),
     "tensornet.dynamics.theory.cases": Row("contraction.execute shape tree", "numpy torch"),
     "tensornet.dynamics.theory.motion": Row("analysis.components dynamics.flow cases tree", "torch"),
     "tensornet.dynamics.theory.ranks": Row("analysis.components cases records contraction.execute analysis.ranks shape tree", "torch"),
@@ -104,10 +104,7 @@ TABLE = {
     ),
     "tensornet.dynamics.measures": Row("htf analysis.ranks tree", "torch"),
     "tensornet.dynamics.experiments": Row("checks losses optim tree", "torch"),
-    "tensornet.dynamics.training": Row(
-        "experiments losses measures objective problems files.partial htf analysis.ranks tree",
-        "torch",
-    ),
+    "tensornet.dynamics.training": Row("experiments losses measures objective problems files.partial htf analysis.ranks tree", "torch"),
     "tensornet.dynamics.report": Row(),
     "tensornet.dynamics.running": Row("experiments report training files.runs", "torch"),
     "tensornet.dynamics.plotting": Row("checks files.runs files.storage", lazy="matplotlib"),
@@ -117,85 +114,72 @@ TABLE = {
     "tensornet.cli.peers": Row("htf tree", "numpy torch", lazy="opt_einsum tensorly"),
     "tensornet.cli.sparklines": Row(),
     "tensornet.cli.demo": Row(
-        "arguments peers sparklines htf evaluation.observed optim files.storage tree", "rich torch", lazy="matplotlib"
+        "arguments peers sparklines htf evaluation.observed optim files.storage tree",
+        "rich torch",
+        lazy="matplotlib",
     ),
     "tensornet.cli.complete": Row(
-        "arguments peers completion.completer completion.fitting contraction.execute files files.partial files.pictures files.runs "
-        "files.storage files.tables tree",
+        "arguments peers completion.completer completion.fitting contraction.execute files files.partial files.pictures "
+        "files.runs files.storage files.tables tree",
         "numpy rich torch",
         lazy="matplotlib",
     ),
     "tensornet.cli.verify": Row("arguments dynamics.theory.records dynamics.theory.statements", "rich"),
     "tensornet.cli.dynamics": Row(
-        "arguments sparklines dynamics.experiments dynamics.plotting dynamics.report dynamics.running dynamics.training files.runs "
-        "files.storage",
+        "arguments sparklines dynamics.experiments dynamics.plotting dynamics.report dynamics.running dynamics.training "
+        "files.runs files.storage",
         "rich torch",
     ),
     "tensornet.cli.figure": Row("arguments dynamics.plotting", "rich"),
-    "tensornet.cli.commands": Row("tensornet cli.arguments", "rich"),
+    "tensornet.cli.commands": Row("tensornet arguments", "rich"),
     "tensornet.cli": Row("arguments commands complete demo dynamics figure plan verify"),
     "tensornet.__main__": Row("cli"),
-    # the regularizer and its networks
     "cnn_reg.regions": Row("checks", "torch"),
     "cnn_reg.cosines": Row(packages="torch"),
     "cnn_reg.passes": Row(packages="torch"),
-    "cnn_reg.penalty": Row("cnn_reg.cosines cnn_reg.passes cnn_reg.regions", "torch"),
+    "cnn_reg.penalty": Row("cosines passes regions", "torch"),
     "cnn_reg.schedule": Row("checks"),
     "cnn_reg.models": Row("checks", "torch torchvision"),
     "cnn_reg.derivatives": Row(packages="torch"),
-    "cnn_reg.batchnorm": Row("cnn_reg.derivatives", "torch"),
-    "cnn_reg.convolution": Row("cnn_reg.derivatives", "torch"),
-    "cnn_reg.twice": Row("cnn_reg.batchnorm cnn_reg.convolution", "torch"),
+    "cnn_reg.batchnorm": Row("derivatives", "torch"),
+    "cnn_reg.convolution": Row("derivatives", "torch"),
+    "cnn_reg.twice": Row("batchnorm convolution", "torch"),
     "cnn_reg.data.image_set": Row("checks", "numpy torch"),
-    "cnn_reg.data.sources": Row("checks cnn_reg.data.image_set", "torch", lazy="mlxtend sklearn torchvision"),
-    "cnn_reg.data.same_class": Row("checks cnn_reg.data.image_set cnn_reg.data.sources", "numpy torch"),
-    "cnn_reg.data.pair_file": Row("checks files.storage cnn_reg.data.same_class cnn_reg.data.sources", "torch"),
+    "cnn_reg.data.sources": Row("checks image_set", "torch", lazy="mlxtend sklearn torchvision"),
+    "cnn_reg.data.same_class": Row("checks image_set sources", "numpy torch"),
+    "cnn_reg.data.pair_file": Row("checks files.storage same_class sources", "torch"),
     "cnn_reg.data.counter": Row(packages="numba numpy"),
     "cnn_reg.data.paddles": Row(packages="numpy", lazy="PIL scipy"),
-    "cnn_reg.data.snakes": Row("cnn_reg.data.counter cnn_reg.data.paddles", "numba numpy"),
-    "cnn_reg.data.scenes": Row("cnn_reg.data.counter cnn_reg.data.paddles cnn_reg.data.snakes", "numpy"),
-    "cnn_reg.data.pathfinder": Row("checks cnn_reg.data.paddles cnn_reg.data.scenes", "numpy"),
+    "cnn_reg.data.snakes": Row("counter paddles", "numba numpy"),
+    "cnn_reg.data.scenes": Row("counter paddles snakes", "numpy"),
+    "cnn_reg.data.pathfinder": Row("checks paddles scenes", "numpy"),
     "cnn_reg.data.baseline": Row(packages="numpy"),
-    "cnn_reg.data.pathfinder_file": Row("checks files.runs files.storage cnn_reg.data.pathfinder", "numpy torch"),
-    "cnn_reg.data.splits": Row(
-        "checks cnn_reg.data.baseline cnn_reg.data.image_set cnn_reg.data.pathfinder cnn_reg.data.pathfinder_file",
-        "numpy torch",
-    ),
-    "cnn_reg.data": Row("cnn_reg.data.image_set cnn_reg.data.same_class"),
-    "cnn_reg": Row("cnn_reg.data cnn_reg.models cnn_reg.penalty cnn_reg.regions cnn_reg.schedule cnn_reg.twice"),
-    # training
+    "cnn_reg.data.pathfinder_file": Row("checks files.runs files.storage pathfinder", "numpy torch"),
+    "cnn_reg.data.splits": Row("checks baseline image_set pathfinder pathfinder_file", "numpy torch"),
+    "cnn_reg.data": Row("pathfinder sources splits image_set same_class"),
+    "cnn_reg": Row("data models penalty regions schedule twice"),
     "cnn_reg.config": Row("checks"),
-    "cnn_reg.networks": Row("checks cnn_reg.models", "torch"),
-    "cnn_reg.tasks": Row("cnn_reg.config cnn_reg.data cnn_reg.data.sources cnn_reg.data.splits cnn_reg.regions", "torch"),
+    "cnn_reg.networks": Row("checks models", "torch"),
+    "cnn_reg.tasks": Row("config data data.sources data.splits regions", "torch"),
     "cnn_reg.checkpoint": Row(packages="numpy torch"),
     "cnn_reg.training": Row(),
     "cnn_reg.training.interrupts": Row(),
-    "cnn_reg.training.arithmetic": Row("cnn_reg.checkpoint cnn_reg.config", "torch"),
+    "cnn_reg.training.arithmetic": Row("checkpoint config", "torch"),
     "cnn_reg.training.distributed": Row(packages="torch"),
-    "cnn_reg.training.metrics": Row("cnn_reg.training.distributed", "torch"),
-    "cnn_reg.training.objective": Row(
-        "cnn_reg.config cnn_reg.penalty cnn_reg.regions cnn_reg.training.arithmetic cnn_reg.training.metrics", "torch"
-    ),
-    "cnn_reg.training.trainer": Row(
-        "checks cnn_reg.checkpoint cnn_reg.config cnn_reg.data cnn_reg.schedule cnn_reg.tasks cnn_reg.training.distributed "
-        "cnn_reg.training.metrics cnn_reg.training.objective",
-        "torch",
-    ),
-    "cnn_reg.training.loop": Row("files.runs cnn_reg.training.trainer"),
+    "cnn_reg.training.metrics": Row("distributed", "torch"),
+    "cnn_reg.training.objective": Row("config penalty regions arithmetic metrics", "torch"),
+    "cnn_reg.training.trainer": Row("checks checkpoint config data schedule tasks distributed metrics objective", "torch"),
+    "cnn_reg.training.loop": Row("files.runs trainer"),
     "cnn_reg.training.trackers": Row(),
     "cnn_reg.figures": Row("files.storage", lazy="matplotlib"),
-    "cnn_reg.cli.data": Row(
-        "cli.arguments cnn_reg.data.baseline cnn_reg.data.pair_file cnn_reg.data.pathfinder_file cnn_reg.data.sources", "rich"
-    ),
+    "cnn_reg.cli.data": Row("cli.arguments data.baseline data.pair_file data.pathfinder_file data.sources", "rich"),
     "cnn_reg.cli.train": Row(
-        "tensornet cli.arguments files.runs files.storage cnn_reg.config cnn_reg.figures cnn_reg.networks cnn_reg.tasks "
-        "cnn_reg.training.arithmetic cnn_reg.training.distributed cnn_reg.training.interrupts "
-        "cnn_reg.training.loop cnn_reg.training.trackers cnn_reg.training.trainer "
-        "cnn_reg.twice",
+        "tensornet cli.arguments files.runs files.storage config figures networks tasks training.arithmetic training.distributed "
+        "training.interrupts training.loop training.trackers training.trainer twice",
         "rich torch",
     ),
-    "cnn_reg.cli": Row("cli.arguments cli.commands cnn_reg.cli.data cnn_reg.cli.train"),
-    "cnn_reg.__main__": Row("cnn_reg.cli"),
+    "cnn_reg.cli": Row("cli.arguments cli.commands data train"),
+    "cnn_reg.__main__": Row("cli"),
 }
 SLOW = ("matplotlib", "tensorly", "sklearn", "PIL", "pyarrow", "rich", "pandas", "torchvision")  # never loaded by `import tensornet`
 
@@ -253,7 +237,7 @@ def own_names(name: str) -> set[str]:
     package = name if MODULES[name].name == "__init__.py" else name.rpartition(".")[0]
 
     def full(word: str) -> str:
-        candidates = (f"{package}.{word}", f"tensornet.{word}", word)
+        candidates = (f"{package}.{word}", f"{name.partition('.')[0]}.{word}", f"tensornet.{word}", word)
         return next((candidate for candidate in candidates if candidate in MODULES), word)
 
     return {full(word) for word in TABLE[name].own.split()}

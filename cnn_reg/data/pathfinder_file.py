@@ -99,15 +99,16 @@ def write(
         "seed": integer("seed", seed, least=0),
         "matched": bool(matched),
     }
+    folder = path.with_name(f"{path.name}.parts")
     if path.exists():
         found = read(path).config
         if found != config:
             raise ValueError(f"{path} holds other images: {_differences(found, config)}")
+        shutil.rmtree(folder, ignore_errors=True)  # there only if a call was killed at its very end
         yield count
         return
     if not path.parent.is_dir():
         raise FileNotFoundError(f"the folder {path.parent} does not exist")
-    folder = path.with_name(f"{path.name}.parts")
     runs.Run(folder, config, resume=True)
     parts = [folder / f"{first:09d}.safetensors" for first in range(0, count, PIECE)]
     for first, part in zip(range(0, count, PIECE), parts):

@@ -11,7 +11,7 @@ from torch import Tensor
 from tensornet.analysis.components import balanced, unbalancedness
 from tensornet.dynamics.theory.cases import Case
 from tensornet.dynamics.theory.motion import Motion, flow, inner_products, motion
-from tensornet.dynamics.theory.records import Check, deviation
+from tensornet.dynamics.theory.records import Check, deviation, largest
 
 POINTWISE = 1e-10  # relative; rounding of one gradient in float64
 SOLVER = 1e-7  # relative; what tolerances of 1e-10 a step may add up to along a trajectory
@@ -33,19 +33,20 @@ def lemma_2(case: Case) -> list[Check]:
         [True, True]
     """
     rates = [node.square_rates for node in motion(case, case.weights).values()]
-    largest = max(rate.abs().max().item() for rate in rates)
-    spread = max((rate.amax(1) - rate.amin(1)).max().item() for rate in rates)
     start = inner_products(case.tree, case.weights, case.weights)
-    moved = drifted = 0.0
+    changes = []
     for weights in flow(case, case.weights, TIMES).weights:
-        for node, squares in inner_products(case.tree, weights, weights).items():
-            change = squares - start[node]
-            moved = max(moved, change.abs().max().item())
-            drifted = max(drifted, (change.amax(1) - change.amin(1)).max().item())
+        changes += [squares - start[node] for node, squares in inner_products(case.tree, weights, weights).items()]
     return [
-        Check("lemma-2", "spread of the rates of squared norms at the start", str(case), spread / largest, "<=", POINTWISE),
-        Check("lemma-2", "change of differences along the flow", str(case), drifted / moved, "<=", SOLVER),
+        Check("lemma-2", "spread of the rates of squared norms at the start", str(case), _spread(rates), "<=", POINTWISE),
+        Check("lemma-2", "change of differences along the flow", str(case), _spread(changes), "<=", SOLVER),
     ]
+
+
+def _spread(found: list[Tensor]) -> float:
+    """How far numbers within a local component (rows of length L) are apart, beside the largest number of all."""
+    apart = largest((numbers.amax(1) - numbers.amin(1)).max().item() for numbers in found)
+    return apart / largest(numbers.abs().max().item() for numbers in found)
 
 
 def theorem_1(case: Case) -> list[Check]:
@@ -62,10 +63,10 @@ def theorem_1(case: Case) -> list[Check]:
     """
     start = balanced(case.tree, case.weights)
     along = [motion(case, weights) for weights in flow(case, start, TIMES).weights]
-    errors = [max(deviation(_equation_6(node), node.rates) for node in found.values()) for found in along]
+    errors = [largest(deviation(_equation_6(node), node.rates) for node in found.values()) for found in along]
     checks = [
         Check("theorem-1", "deviation of Equation 6 at the start", str(case), errors[0], "<=", POINTWISE),
-        Check("theorem-1", "deviation of Equation 6 along the flow", str(case), max(errors), "<=", SOLVER),
+        Check("theorem-1", "deviation of Equation 6 along the flow", str(case), largest(errors), "<=", SOLVER),
     ]
     if case.kind == "l2":
         checks.append(Check("theorem-1", "deviation of its integral over time", str(case), _integral(case, start), "<=", SOLVER))
@@ -83,12 +84,12 @@ def _integral(case: Case, start: list[Tensor]) -> float:
     points, shares = np.polynomial.legendre.leggauss(32)
     found = flow(case, start, [0.0, *((points + 1) / 2).tolist(), 1.0])
     first, *inner, last = [motion(case, weights) for weights in found.weights]
-    worst = 0.0
+    deviations = []
     for node in case.tree.interior:
         rates = torch.stack([_equation_6(moment[node]) for moment in inner])
         integral = torch.from_numpy(shares) @ rates * found.times[-1] / 2
-        worst = max(worst, deviation(integral, last[node].norms - first[node].norms))
-    return worst
+        deviations.append(deviation(integral, last[node].norms - first[node].norms))
+    return largest(deviations)
 
 
 def theorem_2(case: Case) -> list[Check]:
@@ -138,7 +139,7 @@ def equation_7(case: Case) -> list[Check]:
 
     A balanced start is scaled by ``alpha`` of several sizes. The bound's constant, ``u'^(-(L-2)/L) - u^(-(L-2)/L)`` for the unscaled
     norms ``u > u'``, is the same for all ``alpha`` and times. Pairs of components at nodes of several children are followed for as long
-    as the equation's assumption on their alignment holds.
+    as the equation's assumption on their alignment holds, which is looked up at the same times as the norms.
 
     Example:
         >>> from tensornet.dynamics.theory.cases import draw_case
@@ -159,7 +160,7 @@ def equation_7(case: Case) -> list[Check]:
                     pairs += bool(found)
                     ratios += found
     where = f"{case}, {pairs} pairs at {len(ratios)} times"
-    return [Check("equation-7", "smaller component beside its bound", where, max(ratios), "<=", 1 + SOLVER)]
+    return [Check("equation-7", "smaller component beside its bound", where, largest(ratios), "<=", 1 + SOLVER)]
 
 
 def _start_with_a_pair(case: Case) -> list[Tensor]:
@@ -168,8 +169,7 @@ def _start_with_a_pair(case: Case) -> list[Tensor]:
     while True:
         start = balanced(case.tree, [weight * torch.from_numpy(random.choice((-1.0, 1.0), weight.shape)) for weight in case.weights])
         for found in motion(case, [SCALES[-1] * weight for weight in start]).values():
-            largest = found.norms.argmax()
-            if found.vectors > 2 and found.projections[largest] > found.projections.amin():
+            if found.vectors > 2 and found.projections[found.norms.argmax()] > found.projections.amin():
                 return start
 
 

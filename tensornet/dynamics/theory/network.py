@@ -12,7 +12,7 @@ from torch import Tensor
 from tensornet.analysis.ranks import matricize, separation_rank
 from tensornet.dynamics.theory.cases import Case
 from tensornet.dynamics.theory.ranks import RTOL
-from tensornet.dynamics.theory.records import Check, deviation
+from tensornet.dynamics.theory.records import Check, deviation, largest
 from tensornet.evaluation.circuit import forward
 
 TOLERANCE = 1e-10  # relative; sums of thousands of rounded products in float64
@@ -63,7 +63,7 @@ def proposition_4(case: Case) -> list[Check]:
         pairs.append(Check("proposition-4", "separation rank on a grid", f"{case}, I = {modes}", grid, "==", rank))
         sums.append(deviation(separated.sum(1), outputs))
     claim = "deviation of outputs from so many separated terms"
-    return [min(pairs, key=lambda check: check.slack), Check("proposition-4", claim, str(case), max(sums), "<=", TOLERANCE)]
+    return [min(pairs, key=lambda check: check.slack), Check("proposition-4", claim, str(case), largest(sums), "<=", TOLERANCE)]
 
 
 def _inputs(case: Case, random: np.random.Generator, count: int) -> list[Tensor]:

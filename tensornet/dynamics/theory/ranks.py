@@ -32,8 +32,7 @@ def proposition_1(case: Case) -> list[Check]:
     """Proposition 1: pruning local components moves the end tensor by at most the bound, and to a low hierarchical tensor rank.
 
     The components of all weights are brought to unequal norms first, and no weight has a norm above 1, so that the bound is not lost
-    in powers of the largest norm. Every node loses at least one
-    component.
+    in powers of the largest norm. Every node loses at least one component.
 
     Example:
         >>> from tensornet.dynamics.theory.cases import draw_case

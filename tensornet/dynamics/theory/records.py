@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 from torch import Tensor
 
 Relation = Literal["<=", ">=", "=="]
@@ -59,6 +61,16 @@ def tightest(checks: list[Check]) -> Check:
         2.5
     """
     return min(checks, key=lambda check: (check.holds, check.slack / abs(check.bound) if check.bound else check.slack))
+
+
+def largest(values: Iterable[float]) -> float:
+    """The largest of some numbers, and NaN where one is, which Python's own maximum may pass over.
+
+    Example:
+        >>> largest([1.0, 3.0]), largest([1.0, float("nan"), 3.0])
+        (3.0, nan)
+    """
+    return float(np.max(list(values)))
 
 
 def deviation(found: Tensor, wanted: Tensor) -> float:

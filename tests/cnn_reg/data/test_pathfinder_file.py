@@ -77,9 +77,11 @@ def test_killed_processes_lose_nothing(path):
 
 def test_a_finished_file_is_left_alone(path, small_pieces):
     list(pathfinder_file.write(path, 5, 6))
-    before = path.read_bytes()
+    before, leftover = path.read_bytes(), path.with_name("images.safetensors.parts")
+    leftover.mkdir()
     assert list(pathfinder_file.write(path, 5, 6)) == [6]
     assert path.read_bytes() == before
+    assert not leftover.exists(), "pieces that a kill at the very end left behind"
 
 
 def test_other_images_are_not_overwritten(path, small_pieces):
