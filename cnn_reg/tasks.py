@@ -34,6 +34,7 @@ class Task:
         ValueError: ``validation`` leaves nothing to train with.
 
     Example:
+        >>> from cnn_reg.data import StoredImages
         >>> data = StoredImages(torch.zeros(4, 8, 8, dtype=torch.uint8), [0, 1, 1, 0], "black")
         >>> Task("black", data, data, lambda generator: sample_disjoint_regions(8, 2, generator), validation=1).training_images
         3
