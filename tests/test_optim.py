@@ -222,3 +222,12 @@ def test_sparse_gradients_are_refused():
     with pytest.raises(ValueError, match="GroupRMSprop needs dense gradients; got a sparse one"):
         GroupRMSprop([parameter]).step()
     assert parameter.tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-12, 1.0, 1e17, 1e30])
+def test_norms_of_any_size_that_the_type_holds(size):
+    """The first step has the length ``lr``, also where squares of the gradient leave float32's range."""
+    parameter = torch.nn.Parameter(torch.zeros(1000))
+    parameter.grad = torch.full((1000,), size)
+    GroupRMSprop([parameter], lr=0.5, eps=0.0).step()
+    assert parameter.norm().item() == pytest.approx(0.5, rel=1e-5)
