@@ -66,6 +66,11 @@ TABLE = {
     "tensornet.smoothing": Row(packages="torch"),
     "tensornet.fitting": Row("circuit htf observed optim shape smoothing", "torch"),
     "tensornet.completion": Row("fitting htf shape smoothing tree", "numpy torch"),
+    # other formats
+    "tensornet.formats": Row(),
+    "tensornet.formats.ht": Row("arrays checks tree", "torch"),
+    "tensornet.formats.hsvd": Row("arrays formats.ht tree", "torch"),
+    "tensornet.formats.convert": Row("formats.ht htf", "torch"),
     # the paper's dynamics
     "tensornet.dynamics": Row(),
     "tensornet.dynamics.flow": Row("checks", "numpy torch", lazy="scipy"),
