@@ -146,7 +146,8 @@ class HT:
             >>> HT(ModeTree.star(2), (torch.eye(2), torch.eye(2), torch.eye(2).unsqueeze(2))).norm()
             tensor(1.4142)
         """
-        return torch.linalg.vector_norm(self.orthogonalised().tensors[-1])
+        norm: Tensor = torch.linalg.vector_norm(self.orthogonalised().tensors[-1])
+        return norm
 
     def _fits(self, other: HT) -> None:
         if not isinstance(other, HT):
