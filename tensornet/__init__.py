@@ -6,6 +6,9 @@ from tensornet.contraction.network import Request
 from tensornet.contraction.plan import MemoryLimitError, Plan, make_plan
 from tensornet.evaluation.observed import Observed, observe
 from tensornet.files.storage import load, save
+from tensornet.formats.convert import to_ht, to_htf
+from tensornet.formats.hsvd import hsvd
+from tensornet.formats.ht import HT, ToleranceWarning
 from tensornet.graphs import capture
 from tensornet.htf import HTF
 from tensornet.layers.classifier import HTFClassifier
@@ -18,6 +21,7 @@ from tensornet.tree import ModeTree, RepeatedNode
 __version__ = "0.1.0"
 
 __all__ = [
+    "HT",
     "HTF",
     "AffineFeatures",
     "GroupRMSprop",
@@ -33,11 +37,13 @@ __all__ = [
     "Request",
     "Shape",
     "TensorCompleter",
+    "ToleranceWarning",
     "TrigonometricFeatures",
     "capture",
     "effective_rank",
     "hierarchical_rank",
     "hierarchical_singular_values",
+    "hsvd",
     "load",
     "make_plan",
     "make_shape",
@@ -45,4 +51,6 @@ __all__ = [
     "observe",
     "save",
     "separation_rank",
+    "to_ht",
+    "to_htf",
 ]

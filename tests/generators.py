@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 
+from tensornet.formats.ht import HT
 from tensornet.tree import ModeTree, Node
 
 Array = np.ndarray[Any, Any]
@@ -53,3 +55,15 @@ def random_case(
     rows = [int(rng.integers(1, (max_mode_size if node < order else max_rank) + 1)) for node in range(len(tree.nodes))]
     columns = [rows[parent] if parent >= 0 else outputs for parent in tree.parent_ids]
     return tree, {node: random_array(rng, (rows[place], columns[place]), dtype) for place, node in enumerate(tree.nodes)}
+
+
+def random_ht(seed: int, dtype: Any = np.float64, shift: int = 0) -> HT:
+    """A random format of a random tree; ``shift`` draws another of the same tree and sizes."""
+    rng = np.random.default_rng(seed)
+    order = int(rng.integers(1, 6))
+    tree = ModeTree.random(order, seed=seed, unary=0.2)
+    sizes = rng.integers(1, 5, order)
+    rng = np.random.default_rng([seed, shift])
+    ranks = [*rng.integers(1, 4, len(tree.nodes) - 1), 1]
+    axes = [(sizes[place],) if place < order else tuple(ranks[child] for child in below) for place, below in enumerate(tree.child_ids)]
+    return HT(tree, tuple(torch.from_numpy(random_array(rng, (*axis, rank), dtype)) for axis, rank in zip(axes, ranks)))

@@ -61,6 +61,11 @@ TABLE = {
         "torch",
     ),
     "tensornet.analysis.ranks": Row("arrays checks tree", "numpy torch", lazy="tensorly"),
+    # hierarchical Tucker
+    "tensornet.formats": Row(),
+    "tensornet.formats.ht": Row("arrays checks tree", "torch"),
+    "tensornet.formats.hsvd": Row("arrays ht tree", "torch"),
+    "tensornet.formats.convert": Row("ht htf", "torch"),
     # layers of networks
     "tensornet.layers": Row(),
     "tensornet.layers.features": Row("arrays checks", "torch"),
@@ -82,7 +87,7 @@ TABLE = {
     "tensornet.completion.completer": Row("fitting htf shape smoothing tree", "numpy torch"),
     "tensornet": Row(
         "completion.completer layers.classifier layers.factorized layers.features graphs htf contraction.network contraction.plan "
-        "evaluation.observed optim analysis.ranks shape files.storage tree"
+        "evaluation.observed formats.convert formats.hsvd formats.ht optim analysis.ranks shape files.storage tree"
     ),
     "tensornet.dynamics": Row(),
     "tensornet.dynamics.flow": Row("checks", "numpy torch", lazy="scipy"),

@@ -1,0 +1,1 @@
+"""Other formats of tensors on mode trees, and conversions between them."""

@@ -1,0 +1,257 @@
+"""The hierarchical Tucker format of any mode tree: transfer tensors, arithmetic, orthogonalisation and truncation.
+
+Norms and truncation orthogonalise from the leaves to the root and decompose from the root downward; no Gram matrix is formed, so that
+singular values are exact to rounding and do not stop at its square root.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tensornet.arrays import check_finite
+from tensornet.checks import integer, real
+from tensornet.tree import ModeTree, Node, check_tree
+
+
+class ToleranceWarning(UserWarning):
+    """``max_rank`` made a truncation miss the tolerance it was given.
+
+    Example:
+        >>> issubclass(ToleranceWarning, UserWarning)
+        True
+    """
+
+
+@dataclass(frozen=True, eq=False)
+class HT:
+    """A tensor in the hierarchical Tucker format.
+
+    Attributes:
+        tree: The mode tree.
+        tensors: One a node, in the order of ``tree.nodes``: ``(D_n, k)`` for a leaf, ``(k of every child ..., k)`` for an interior
+            node, and 1 for the last axis of the root.
+        error_bound: Bound on the Frobenius distance to the tensor that truncations started from; 0 where there was none.
+
+    Raises:
+        TypeError: ``tree`` is no mode tree.
+        ValueError: A tensor has a wrong shape, or an entry is not finite.
+
+    Example:
+        >>> HT(ModeTree.star(2), (torch.eye(2), torch.eye(2), torch.ones(2, 2, 1))).contract()
+        tensor([[1., 1.],
+                [1., 1.]])
+    """
+
+    tree: ModeTree
+    tensors: tuple[Tensor, ...]
+    error_bound: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_tree(self.tree)
+        if len(self.tensors) != len(self.tree.nodes):
+            raise ValueError(f"tensors needs one per node; got {len(self.tensors)} for {len(self.tree.nodes)} nodes")
+        for node, tensor, below in zip(self.tree.nodes, self.tensors, self.tree.child_ids):
+            check_finite(f"the tensor of node {node}", tensor)
+            wanted = tuple(self.tensors[child].shape[-1] for child in below)
+            if tensor.dim() != (len(below) + 1 if below else 2) or (below and tuple(tensor.shape[:-1]) != wanted):
+                raise ValueError(f"the tensor of node {node} must have the axes {wanted or '(D,)'} and one more; got {tuple(tensor.shape)}")
+        if self.tensors[-1].shape[-1] != 1:
+            raise ValueError(f"the last axis of the root's tensor must be 1; got {self.tensors[-1].shape[-1]}")
+
+    @property
+    def mode_sizes(self) -> tuple[int, ...]:
+        """Mode sizes ``D_0 .. D_{N-1}``."""
+        return tuple(tensor.shape[0] for tensor in self.tensors[: self.tree.order])
+
+    @property
+    def ranks(self) -> dict[Node, int]:
+        """``{node except the root: k}``, bounds on the hierarchical tensor rank (Definition 4)."""
+        return {node: tensor.shape[-1] for node, tensor in zip(self.tree.nodes[:-1], self.tensors)}
+
+    def contract(self) -> Tensor:
+        """The tensor itself, modes in ascending order.
+
+        Example:
+            >>> HT(ModeTree.star(1), (torch.ones(3, 2), torch.ones(2, 1))).contract()
+            tensor([2., 2., 2.])
+        """
+        frames: list[Tensor] = []
+        modes: list[list[int]] = []
+        for place, (tensor, below) in enumerate(zip(self.tensors, self.tree.child_ids)):
+            for child in below:  # the first axis left is this child's; its entries go to the end
+                tensor = torch.tensordot(tensor, frames[child], dims=([0], [1]))
+            frames.append(tensor.reshape(tensor.shape[0], -1).T if below else tensor)
+            modes.append([mode for child in below for mode in modes[child]] if below else [place])
+        given = modes[-1]
+        tensor = frames[-1].reshape([self.mode_sizes[mode] for mode in given])
+        return tensor.permute([given.index(mode) for mode in range(self.tree.order)])
+
+    # Arithmetic
+
+    def __add__(self, other: HT) -> HT:
+        """The sum, whose ranks are the sums of the ranks."""
+        self._fits(other)
+        tensors = []
+        last = len(self.tensors) - 1
+        for place, (left, right) in enumerate(zip(self.tensors, other.tensors)):
+            shared = [0] if place < self.tree.order else [left.dim() - 1] if place == last else []
+            sizes = [a if axis in shared else a + b for axis, (a, b) in enumerate(zip(left.shape, right.shape))]
+            total = left.new_zeros(sizes)
+            total[tuple(slice(0, size) for size in left.shape)] += left
+            total[tuple(slice(0 if axis in shared else -size, None) for axis, size in enumerate(right.shape))] += right
+            tensors.append(total)
+        return HT(self.tree, tuple(tensors), self.error_bound + other.error_bound)
+
+    def __mul__(self, factor: float) -> HT:
+        """The multiple by a number."""
+        return HT(self.tree, (*self.tensors[:-1], self.tensors[-1] * factor), self.error_bound * abs(factor))
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> HT:
+        """The negative."""
+        return self * -1
+
+    def __sub__(self, other: HT) -> HT:
+        """The difference, whose ranks are the sums of the ranks."""
+        return self + -other
+
+    def inner(self, other: HT) -> Tensor:
+        """The inner product with another tensor, this one conjugated; without forming either.
+
+        Example:
+            >>> vectors = HT(ModeTree.star(2), (torch.ones(3, 1), torch.ones(2, 1), torch.ones(1, 1, 1)))
+            >>> vectors.inner(vectors)
+            tensor(6.)
+        """
+        self._fits(other)
+        grams: list[Tensor] = []
+        for left, right, below in zip(self.tensors, other.tensors, self.tree.child_ids):
+            for child in below:
+                right = torch.tensordot(right, grams[child], dims=([0], [1]))
+            right = right.movedim(0, -1) if below else right
+            axes = list(range(left.dim() - 1))
+            grams.append(torch.tensordot(left.conj(), right, dims=(axes, axes)))
+        return grams[-1].reshape(())
+
+    def norm(self) -> Tensor:
+        """The Frobenius norm, by orthogonalisation: exact to rounding also where terms of a difference cancel.
+
+        Example:
+            >>> HT(ModeTree.star(2), (torch.eye(2), torch.eye(2), torch.eye(2).unsqueeze(2))).norm()
+            tensor(1.4142)
+        """
+        norm: Tensor = torch.linalg.vector_norm(self.orthogonalised().tensors[-1])
+        return norm
+
+    def _fits(self, other: HT) -> None:
+        if not isinstance(other, HT):
+            raise TypeError(f"both must be in the hierarchical Tucker format; got {type(other).__name__}")
+        if self.tree != other.tree or self.mode_sizes != other.mode_sizes:
+            raise ValueError(f"both need one tree and the same mode sizes; got {self.mode_sizes} and {other.mode_sizes}")
+
+    # Truncation
+
+    def orthogonalised(self) -> HT:
+        """The same tensor, where the frame of every node but the root has orthonormal columns.
+
+        Example:
+            >>> ht = HT(ModeTree.star(1), (2 * torch.eye(2), torch.ones(2, 1))).orthogonalised()
+            >>> ht.norm()
+            tensor(2.8284)
+        """
+        result: list[Tensor] = []
+        factors: list[Tensor] = []
+        for tensor, below in zip(self.tensors, self.tree.child_ids):
+            for child in below:
+                tensor = torch.tensordot(tensor, factors[child], dims=([0], [1]))
+            tensor = tensor.movedim(0, -1) if below else tensor
+            if len(result) < len(self.tensors) - 1:
+                matrix, factor = torch.linalg.qr(tensor.reshape(-1, tensor.shape[-1]))
+                factors.append(factor)
+                tensor = matrix.reshape(*tensor.shape[:-1], -1)
+            result.append(tensor)
+        return HT(self.tree, tuple(result), self.error_bound)
+
+    def truncate(self, *, rtol: float | None = None, atol: float | None = None, max_rank: int | None = None) -> HT:
+        """A tensor of lower ranks within a tolerance in the Frobenius norm; its error bound says how near it is.
+
+        The tolerance is shared among the nodes, and what one does not use goes to the next. The new error bound is the root of the sum
+        of all squared tails of singular values, plus the present one. By default, what rounding may have made is cut off.
+
+        Args:
+            rtol: Tolerance beside the norm.
+            atol: Tolerance; with ``rtol``, the larger of both counts.
+            max_rank: Largest rank of any node; where it makes the tolerance fail, a :class:`ToleranceWarning` says so.
+
+        Raises:
+            TypeError: An argument is no number.
+            ValueError: It is out of its range.
+
+        Example:
+            >>> ht = HT(ModeTree.star(2), (torch.eye(2), torch.eye(2), torch.diag(torch.tensor([1.0, 0.1])).unsqueeze(2)))
+            >>> cut = ht.truncate(atol=0.2)
+            >>> cut.ranks, round(cut.error_bound, 4)
+            ({(0,): 1, (1,): 1}, 0.1)
+        """
+        most = None if max_rank is None else integer("max_rank", max_rank, 1)
+        given = self.orthogonalised()
+        size = torch.linalg.vector_norm(given.tensors[-1]).item()
+        share = torch.finfo(given.tensors[0].dtype).eps * len(given.tensors) if rtol is None and atol is None else real("rtol", rtol or 0.0)
+        budget = max(share * size, real("atol", atol or 0.0))
+        return _Truncation(given, budget, most).result()
+
+
+class _Truncation:
+    """One truncation, from the root downward; the frames of the given tensor are orthonormal."""
+
+    def __init__(self, given: HT, budget: float, most: int | None) -> None:
+        self.given, self.budget, self.most = given, budget, most
+        self.left = budget**2  # of the squared tolerance
+        root = given.tree.child_ids[-1]
+        self.twin = root[1] if len(root) == 2 else -1  # has the singular values of its sibling, and is projected at no further cost
+        self.waiting = len(given.tensors) - 1 - (self.twin >= 0)
+        self.spent = 0.0
+
+    def result(self) -> HT:
+        """The truncated tensor."""
+        tree, tensors = self.given.tree, list(self.given.tensors)
+        bases: dict[int, Tensor] = {}
+        weighted = {len(tensors) - 1: tensors[-1]}
+        for place in range(len(tensors) - 1, tree.order - 1, -1):
+            above, below = weighted.pop(place), tree.child_ids[place]
+            for axis, child in enumerate(below):
+                unfolded = above.movedim(axis, 0).reshape(above.shape[axis], -1)
+                basis, values, _ = torch.linalg.svd(unfolded, full_matrices=False)
+                rank = bases[below[0]].shape[1] if child == self.twin else self._rank(values)
+                bases[child] = basis[:, :rank]
+                if child >= tree.order:
+                    weighted[child] = torch.tensordot(tensors[child], basis * values, dims=1)
+        for place, below in enumerate(tree.child_ids):
+            tensor = tensors[place]
+            for child in below:
+                tensor = torch.tensordot(tensor, bases[child].conj(), dims=([0], [0]))
+            tensor = tensor.movedim(0, -1) if below else tensor
+            tensors[place] = torch.tensordot(tensor, bases[place], dims=1) if place in bases else tensor
+        error = math.sqrt(self.spent)
+        if error > self.budget:
+            warnings.warn(
+                f"max_rank={self.most} leaves an error bound of {error:.3g} above the tolerance {self.budget:.3g}",
+                ToleranceWarning,
+                stacklevel=3,
+            )
+        return HT(tree, tuple(tensors), self.given.error_bound + error)
+
+    def _rank(self, values: Tensor) -> int:
+        """The rank that a node keeps, whose cost is paid."""
+        tails = values.double().square().flip(0).cumsum(0).flip(0).tolist()  # of ranks 0, 1, ...
+        rank = next((rank for rank, tail in enumerate(tails) if rank and tail <= self.left / self.waiting), len(tails))
+        rank = min(rank, self.most or rank)
+        cost = tails[rank] if rank < len(tails) else 0.0
+        self.left, self.waiting, self.spent = max(self.left - cost, 0.0), self.waiting - 1, self.spent + cost
+        return rank

@@ -1,0 +1,102 @@
+"""The hierarchical Tucker format against dense tensors: arithmetic, norms, truncation and decomposition."""
+
+from __future__ import annotations
+
+import generators
+import numpy as np
+import pytest
+import torch
+
+from tensornet.analysis.ranks import hierarchical_rank, hierarchical_singular_values
+from tensornet.formats.hsvd import hsvd
+from tensornet.formats.ht import HT, ToleranceWarning
+from tensornet.tree import ModeTree
+
+
+def dense(ht):
+    """The tensor by one einsum over all nodes, which shares nothing with the format but its tensors."""
+    order, nodes = ht.tree.order, len(ht.tensors)
+    operands = []
+    for place, (tensor, below) in enumerate(zip(ht.tensors, ht.tree.child_ids)):
+        operands += [tensor, [*([order + child for child in below] or [place]), order + place]]
+    return torch.einsum(*operands, [*range(order), order + nodes - 1]).squeeze(-1)
+
+
+SEEDS = range(12)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_agrees_with_dense_tensors(seed, dtype):
+    left, right = generators.random_ht(seed, dtype), generators.random_ht(seed, dtype, shift=1)
+    a, b = dense(left), dense(right)
+    near = {"rtol": 1e-10, "atol": 1e-10}
+    torch.testing.assert_close(left.contract(), a, **near)
+    torch.testing.assert_close((left + right).contract(), a + b, **near)
+    torch.testing.assert_close((left - 2 * right).contract(), a - 2 * b, **near)
+    torch.testing.assert_close(left.inner(right), (a.conj() * b).sum(), **near)
+    torch.testing.assert_close(left.norm(), torch.linalg.vector_norm(a), **near)
+    torch.testing.assert_close(left.orthogonalised().contract(), a, **near)
+    torch.testing.assert_close(left.truncate().contract(), a, **near)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_hsvd_is_exact_with_the_hierarchical_rank(seed, dtype):
+    ht = generators.random_ht(seed, dtype)
+    tensor = dense(ht)
+    found = hsvd(tensor, ht.tree)
+    torch.testing.assert_close(found.contract(), tensor, rtol=1e-10, atol=1e-10)
+    assert found.ranks == {node: max(rank, 1) for node, rank in hierarchical_rank(tensor, ht.tree, rtol=1e-10).items()}
+    assert found.error_bound <= 1e-13 * torch.linalg.vector_norm(tensor).item()
+
+
+@pytest.mark.parametrize("rtol", [0.02, 0.3, 0.9])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_error_bound_is_one_and_keeps_the_tolerance(seed, rtol):
+    tree = ModeTree.random(4, seed=seed, unary=0.2)
+    tensor = torch.from_numpy(np.random.default_rng(seed).standard_normal((3, 4, 2, 5)))
+    found = hsvd(tensor, tree, rtol=rtol)
+    error = torch.linalg.vector_norm(found.contract() - tensor).item()
+    assert error <= found.error_bound * (1 + 1e-12) + 1e-12
+    assert found.error_bound <= rtol * torch.linalg.vector_norm(tensor).item()
+    again = found.truncate(atol=0.5)
+    assert torch.linalg.vector_norm(again.contract() - tensor).item() <= again.error_bound * (1 + 1e-12) + 1e-12
+
+
+def test_the_bound_is_the_tails_of_the_singular_values():
+    tree = ModeTree.perfect(4)
+    tensor = torch.from_numpy(np.random.default_rng(0).standard_normal((3, 3, 3, 3)))
+    with pytest.warns(ToleranceWarning, match="max_rank=2 leaves an error bound of"):
+        found = hsvd(tensor, tree, max_rank=2)
+    values = hierarchical_singular_values(tensor, tree)
+    del values[2, 3]  # the same as of (0, 1), and counted once
+    tails = sum(value[2:].square().sum().item() for value in values.values())
+    assert found.error_bound == pytest.approx(tails**0.5)
+    assert set(found.ranks.values()) == {2}
+
+
+def test_norms_of_differences_are_exact_where_inner_products_are_not():
+    ht = generators.random_ht(3)
+    change = 1e-11 * ht
+    found = (ht + change - ht).norm().item()
+    assert found == pytest.approx(1e-11 * ht.norm().item(), rel=1e-3)
+
+
+def test_small_singular_values_survive():
+    matrix = torch.diag(torch.logspace(0, -14, 15, dtype=torch.float64))
+    assert hsvd(matrix, ModeTree.star(2)).ranks == {(0,): 15, (1,): 15}
+    assert hsvd(matrix, ModeTree.star(2), rtol=2e-10).ranks == {(0,): 10, (1,): 10}
+
+
+def test_wrong_arguments():
+    with pytest.raises(ValueError, match="tensor needs one axis per mode"):
+        hsvd(torch.ones(2, 2), ModeTree.star(3))
+    with pytest.raises(ValueError, match="max_rank must be at least 1"):
+        hsvd(torch.ones(2, 2), ModeTree.star(2), max_rank=0)
+    with pytest.raises(ValueError, match="last axis of the root"):
+        HT(ModeTree.star(1), (torch.ones(2, 1), torch.ones(1, 2)))
+    with pytest.raises(ValueError, match="must have the axes"):
+        HT(ModeTree.star(1), (torch.ones(2, 3), torch.ones(2, 1)))
+    with pytest.raises(ValueError, match="same mode sizes"):
+        hsvd(torch.ones(2, 2), ModeTree.star(2)) + hsvd(torch.ones(2, 3), ModeTree.star(2))
