@@ -15,7 +15,7 @@ from cnn_reg.cli import main
 from tensornet.files.runs import Run
 from tensornet.files.storage import read_json, read_nested
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 FIELDS = ("train_images=24", "test_images=16", "image_size=32", "width=0.125", "batch_size=8", "path_length=3")
 TINY = [part for field in FIELDS for part in ("--set", field)]
 

@@ -13,7 +13,7 @@ from torch import nn
 from cnn_reg.training.distributed import Processes
 from tensornet.files.runs import Run
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 
 def trained(folder, size, accumulate, dropout=0.0, stop=0):
