@@ -181,6 +181,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "width": 0.25,
         "coefficient": 1.0,
         "epochs": 10,
+        "channels_last": True,
     },
     "study": {
         "path_length": 5,
