@@ -157,6 +157,55 @@ class HTF(nn.Module):
         htf._register(values)
         return htf
 
+    @classmethod
+    def from_cp(cls, weights: Any, factors: Sequence[Any], tree: ModeTree | None = None) -> HTF:
+        """The factorization whose end tensor is ``sum_r weights[r] factors[0][:, r] o ... o factors[N-1][:, r]``, exactly.
+
+        Args:
+            weights: ``(R,)``; ``None`` for ones.
+            factors: ``(D_n, R)`` for every mode, of one dtype and on one device.
+            tree: Any mode tree over these modes, whose inner weights are identities; the star by default.
+
+        Raises:
+            TypeError: A factor is no dense array of floating-point numbers.
+            ValueError: Sizes do not fit.
+
+        Example:
+            >>> HTF.from_cp([1.0, 2.0], [torch.eye(2), torch.eye(2)]).contract().tolist()
+            [[1.0, 0.0], [0.0, 2.0]]
+        """
+        columns = [as_tensor(f"factor {mode}", factor) for mode, factor in enumerate(factors)]
+        if not columns or any(factor.dim() != 2 or factor.shape[1] != columns[0].shape[1] for factor in columns):
+            raise ValueError(f"factors must be matrices (D_n, R) with one R; got shapes {[tuple(factor.shape) for factor in columns]}")
+        chosen = ModeTree.star(len(columns)) if tree is None else tree
+        if chosen.order != len(columns):
+            raise ValueError(f"tree needs one mode per factor; got {chosen.order} modes for {len(columns)} factors")
+        rank = columns[0].shape[1]
+        top = columns[0].new_ones(rank) if weights is None else as_tensor("weights", weights).to(columns[0])
+        if top.shape != (rank,):
+            raise ValueError(f"weights needs one number per column of the factors, {rank}; got the shape {tuple(top.shape)}")
+        inner = torch.eye(rank, dtype=columns[0].dtype, device=columns[0].device)
+        given = [*columns, *(inner for _ in chosen.interior[:-1]), top.unsqueeze(1)]
+        return cls.from_weights(chosen, dict(zip(chosen.nodes, given)))
+
+    def to_cp(self) -> tuple[Tensor, list[Tensor]]:
+        """Weights ``(R,)`` and factors ``(D_n, R)`` of the CP decomposition that a factorization of a star is.
+
+        Raises:
+            ValueError: The tree is no star, or there are several outputs or another pooling than the product.
+
+        Example:
+            >>> weights, factors = HTF(ModeTree.star(3), mode_sizes=4, ranks=5).to_cp()
+            >>> weights.shape, factors[0].shape
+            (torch.Size([5]), torch.Size([4, 5]))
+        """
+        if self.tree.child_ids[-1] != tuple(range(self.tree.order)):
+            raise ValueError(f"only factorizations of stars are CP decompositions; got the tree {short(self.tree.to_nested())}")
+        if self.outputs > 1 or self.combination != circuit.PRODUCT:
+            raise ValueError(f"a CP decomposition has one output and product pooling; got {self.outputs} and {self.combination}")
+        *factors, top = self.weight_list()
+        return top.squeeze(1), factors
+
     def _setup(self, shape: Shape, combination: circuit.Combination, fixed_root: bool) -> None:
         self.tree = shape.tree
         self.shape = shape

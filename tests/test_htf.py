@@ -421,3 +421,31 @@ def test_pooled_end_tensors_that_do_not_fit_are_refused() -> None:
     with pytest.raises(MemoryLimitError, match=r"the end tensor needs about 1e\d+ B but may use"):
         HTF(ModeTree.perfect(64), 4, 4, pooling="mean").contract()
     assert HTF(ModeTree.perfect(4), 3, 2, pooling="max").contract(memory_limit=10**6).shape == (3, 3, 3, 3)
+
+
+@pytest.mark.parametrize("tree", [None, ModeTree.from_nested(((0, 2), [1]))], ids=["star", "crossed"])
+def test_from_cp(tree: ModeTree | None) -> None:
+    rng = np.random.default_rng(0)
+    weights, factors = rng.standard_normal(4), [rng.standard_normal((size, 4)) for size in (2, 3, 5)]
+    expected = np.einsum("r,ar,br,cr->abc", weights, *factors)
+    np.testing.assert_allclose(HTF.from_cp(weights, factors, tree).contract().detach().numpy(), expected, atol=1e-12)
+    ones = HTF.from_cp(None, factors, tree).contract().detach().numpy()
+    np.testing.assert_allclose(ones, np.einsum("ar,br,cr->abc", *factors), atol=1e-12)
+
+
+def test_to_cp_is_its_inverse() -> None:
+    htf = HTF(ModeTree.star(3), mode_sizes=(2, 3, 4), ranks=5, init_std=1.0, dtype=torch.float64)
+    torch.testing.assert_close(HTF.from_cp(*htf.to_cp()).contract(), htf.contract())
+
+
+def test_what_is_no_cp_decomposition() -> None:
+    with pytest.raises(ValueError, match="only factorizations of stars"):
+        HTF(ModeTree.perfect(4), ranks=2).to_cp()
+    with pytest.raises(ValueError, match="one output"):
+        HTF(ModeTree.star(2), ranks=2, outputs=2).to_cp()
+    with pytest.raises(ValueError, match=r"matrices \(D_n, R\) with one R"):
+        HTF.from_cp(None, [np.ones((2, 3)), np.ones((2, 2))])
+    with pytest.raises(ValueError, match="one number per column"):
+        HTF.from_cp([1.0], [np.ones((2, 3))])
+    with pytest.raises(ValueError, match="one mode per factor"):
+        HTF.from_cp(None, [np.ones((2, 3))], ModeTree.star(2))

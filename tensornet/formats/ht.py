@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from tensornet.arrays import check_finite
+from tensornet.arrays import as_tensor, check_finite
 from tensornet.checks import integer, real
 from tensornet.tree import ModeTree, Node, check_tree
 
@@ -50,6 +52,52 @@ class HT:
     tree: ModeTree
     tensors: tuple[Tensor, ...]
     error_bound: float = 0.0
+
+    @classmethod
+    def from_tt(cls, cores: Sequence[Any]) -> HT:
+        """A tensor train ``G_0[i_0] G_1[i_1] ... G_{N-1}[i_{N-1}]`` on the chain of its modes, exactly.
+
+        Args:
+            cores: ``(r_{n-1}, D_n, r_n)`` for every mode, the outer ranks 1; at least two.
+
+        Raises:
+            TypeError: A core is no array of numbers.
+            ValueError: Sizes do not fit.
+
+        Example:
+            >>> HT.from_tt([torch.ones(1, 2, 3), torch.ones(3, 4, 1)]).contract().shape
+            torch.Size([2, 4])
+        """
+        given = [as_tensor(f"core {mode}", core) for mode, core in enumerate(cores)]
+        sizes = [tuple(core.shape) for core in given]
+        fits = len(given) > 1 and all(core.dim() == 3 for core in given) and given[0].shape[0] == 1 == given[-1].shape[2]
+        if not fits or any(left[2] != right[0] for left, right in zip(sizes, sizes[1:])):
+            raise ValueError(f"cores must have the shapes (r, D, s) of a train, from r = 1 to s = 1; got {sizes}")
+        leaves = [given[0][0], *(torch.eye(core.shape[1], dtype=core.dtype, device=core.device) for core in given[1:])]
+        return cls(ModeTree.chain(len(given)), (*leaves, *given[1:]))
+
+    @classmethod
+    def from_tucker(cls, core: Any, factors: Sequence[Any]) -> HT:
+        """A Tucker decomposition, the core multiplied by a factor along every mode, on the star of its modes, exactly.
+
+        Args:
+            core: ``(k_0, ..., k_{N-1})``.
+            factors: ``(D_n, k_n)`` for every mode.
+
+        Raises:
+            TypeError: The core or a factor is no array of numbers.
+            ValueError: Sizes do not fit.
+
+        Example:
+            >>> HT.from_tucker(torch.ones(2, 3), [torch.ones(4, 2), torch.ones(5, 3)]).contract().shape
+            torch.Size([4, 5])
+        """
+        middle, columns = as_tensor("core", core), [as_tensor(f"factor {mode}", factor) for mode, factor in enumerate(factors)]
+        if not columns or tuple(middle.shape) != tuple(factor.shape[-1] for factor in columns):
+            raise ValueError(
+                f"factors must be matrices (D_n, k_n) for a core {tuple(middle.shape)}; got {[tuple(factor.shape) for factor in columns]}"
+            )
+        return cls(ModeTree.star(len(columns)), (*columns, middle.unsqueeze(-1)))
 
     def __post_init__(self) -> None:
         check_tree(self.tree)

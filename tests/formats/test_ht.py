@@ -100,3 +100,38 @@ def test_wrong_arguments():
         HT(ModeTree.star(1), (torch.ones(2, 3), torch.ones(2, 1)))
     with pytest.raises(ValueError, match="same mode sizes"):
         hsvd(torch.ones(2, 2), ModeTree.star(2)) + hsvd(torch.ones(2, 3), ModeTree.star(2))
+
+
+@pytest.mark.parametrize("order", [2, 3, 5])
+def test_from_tensor_trains(order):
+    rng = np.random.default_rng(order)
+    ranks, sizes = [1, *rng.integers(1, 4, order - 1), 1], rng.integers(1, 5, order)
+    cores = [rng.standard_normal((ranks[mode], sizes[mode], ranks[mode + 1])) for mode in range(order)]
+    expected = cores[0]
+    for core in cores[1:]:
+        expected = np.tensordot(expected, core, 1)
+    np.testing.assert_allclose(HT.from_tt(cores).contract().numpy(), expected[0, ..., 0], atol=1e-12)
+
+
+@pytest.mark.parametrize("order", [1, 2, 4])
+def test_from_tucker(order):
+    rng = np.random.default_rng(order)
+    core = rng.standard_normal(tuple(rng.integers(1, 4, order)))
+    factors = [rng.standard_normal((int(rng.integers(1, 5)), size)) for size in core.shape]
+    expected = core
+    for factor in factors:  # the first axis left goes to the end
+        expected = np.tensordot(expected, factor, ([0], [1]))
+    np.testing.assert_allclose(HT.from_tucker(core, factors).contract().numpy(), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda: HT.from_tt([np.ones((1, 2, 3)), np.ones((2, 2, 1))]), "shapes .* of a train"),
+        (lambda: HT.from_tt([np.ones((1, 2, 1))]), "shapes .* of a train"),
+        (lambda: HT.from_tucker(np.ones((2, 3)), [np.ones((4, 2)), np.ones((4, 2))]), r"for a core \(2, 3\); got"),
+    ],
+)
+def test_wrong_trains_and_tucker_decompositions(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        wrong()
