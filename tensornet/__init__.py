@@ -6,7 +6,6 @@ from tensornet.contraction.network import Request
 from tensornet.contraction.plan import MemoryLimitError, Plan, make_plan
 from tensornet.evaluation.observed import Observed, observe
 from tensornet.files.storage import load, save
-from tensornet.formats.convert import to_ht, to_htf
 from tensornet.formats.hsvd import hsvd
 from tensornet.formats.ht import HT, ToleranceWarning
 from tensornet.graphs import capture
@@ -51,6 +50,4 @@ __all__ = [
     "observe",
     "save",
     "separation_rank",
-    "to_ht",
-    "to_htf",
 ]

@@ -17,6 +17,7 @@ from tensornet.contraction.costs import CPU, CUDA
 from tensornet.contraction.network import Request
 from tensornet.contraction.plan import Plan, make_plan
 from tensornet.evaluation import circuit
+from tensornet.formats.ht import HT
 from tensornet.shape import Shape, make_shape, shape_of_weights
 from tensornet.tree import ModeTree, Node
 
@@ -205,6 +206,32 @@ class HTF(nn.Module):
             raise ValueError(f"a CP decomposition has one output and product pooling; got {self.outputs} and {self.combination}")
         *factors, top = self.weight_list()
         return top.squeeze(1), factors
+
+    def to_ht(self) -> HT:
+        """The end tensor in the hierarchical Tucker format, exactly; gradients flow.
+
+        The transfer tensor of a node is its weight on the superdiagonal: ``T[r, ..., r, s] = W[r, s]``, of size ``R`` to the number
+        of children, times ``R_parent``.
+
+        Raises:
+            ValueError: There are several outputs, or another pooling than the product.
+
+        Example:
+            >>> HTF(ModeTree.perfect(4), mode_sizes=3, ranks=2).to_ht().ranks
+            {(0,): 2, (1,): 2, (2,): 2, (3,): 2, (0, 1): 2, (2, 3): 2}
+        """
+        if self.outputs > 1:
+            raise ValueError(f"the hierarchical Tucker format has one output; got {self.outputs}")
+        if self.combination != circuit.PRODUCT:
+            raise ValueError(f"the hierarchical Tucker format needs product pooling without activation; got {self.combination}")
+        tensors = []
+        for weight, below in zip(self.weight_list(), self.tree.child_ids):
+            if below:
+                rank, columns = weight.shape
+                diagonal = torch.arange(rank, device=weight.device)
+                weight = weight.new_zeros((rank,) * len(below) + (columns,)).index_put((diagonal,) * len(below), weight)
+            tensors.append(weight)
+        return HT(self.tree, tuple(tensors))
 
     def _setup(self, shape: Shape, combination: circuit.Combination, fixed_root: bool) -> None:
         self.tree = shape.tree

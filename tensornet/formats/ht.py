@@ -10,7 +10,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ from torch import Tensor
 from tensornet.arrays import as_tensor, check_finite
 from tensornet.checks import integer, real
 from tensornet.tree import ModeTree, Node, check_tree
+
+if TYPE_CHECKING:
+    from tensornet.htf import HTF
 
 
 class ToleranceWarning(UserWarning):
@@ -138,6 +141,26 @@ class HT:
         given = modes[-1]
         tensor = frames[-1].reshape([self.mode_sizes[mode] for mode in given])
         return tensor.permute([given.index(mode) for mode in range(self.tree.order)])
+
+    def to_htf(self) -> HTF:
+        """A factorization whose end tensor is this tensor, exactly.
+
+        A node gets a local component for every combination of its children's columns, so that ``R_node`` is the product of the
+        children's ranks: a factorization has no mixing of columns but by such components.
+
+        Example:
+            >>> HT(ModeTree.star(2), (torch.eye(2), torch.eye(3), torch.ones(2, 3, 1))).to_htf().ranks
+            {(0, 1): 6}
+        """
+        from tensornet.htf import HTF  # which knows this module, since it converts the other way
+
+        weights = [tensor.reshape(-1, tensor.shape[-1]) for tensor in self.tensors]
+        for below, tensor in zip(self.tree.child_ids, self.tensors):
+            if below:
+                chosen = torch.unravel_index(torch.arange(tensor[..., 0].numel(), device=tensor.device), tensor.shape[:-1])
+                for child, columns in zip(below, chosen):
+                    weights[child] = weights[child][:, columns]
+        return HTF.from_weights(self.tree, dict(zip(self.tree.nodes, weights)))
 
     # Arithmetic
 

@@ -8,7 +8,6 @@ import oracles
 import pytest
 import torch
 
-from tensornet.formats.convert import to_ht, to_htf
 from tensornet.htf import HTF
 from tensornet.tree import ModeTree
 
@@ -17,19 +16,19 @@ from tensornet.tree import ModeTree
 @pytest.mark.parametrize("seed", range(12))
 def test_a_factorization_as_hierarchical_tucker(seed, dtype):
     tree, weights = generators.random_case(seed, dtype=dtype, max_rank=3)
-    found = to_ht(HTF.from_weights(tree, weights)).contract()
+    found = HTF.from_weights(tree, weights).to_ht().contract()
     np.testing.assert_allclose(found.detach().numpy(), oracles.end_tensor(tree, weights), rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_hierarchical_tucker_as_a_factorization(seed):
     ht = generators.random_ht(seed)
-    torch.testing.assert_close(to_htf(ht).contract().detach(), ht.contract(), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(ht.to_htf().contract().detach(), ht.contract(), rtol=1e-10, atol=1e-10)
 
 
 def test_gradients_reach_the_weights():
     htf = HTF(ModeTree.perfect(4), ranks=2, init_std=1.0, dtype=torch.float64)
-    to_ht(htf).contract().square().sum().backward()
+    htf.to_ht().contract().square().sum().backward()
     found = [weight.grad.clone() for weight in htf.parameters()]
     htf.zero_grad()
     htf.contract().square().sum().backward()
@@ -39,6 +38,6 @@ def test_gradients_reach_the_weights():
 
 def test_what_the_format_cannot_hold():
     with pytest.raises(ValueError, match="has one output; got 3"):
-        to_ht(HTF(ModeTree.star(2), outputs=3))
+        HTF(ModeTree.star(2), outputs=3).to_ht()
     with pytest.raises(ValueError, match="needs product pooling"):
-        to_ht(HTF(ModeTree.star(2), pooling="max"))
+        HTF(ModeTree.star(2), pooling="max").to_ht()
