@@ -63,7 +63,7 @@ TABLE = {
         "contraction.network contraction.plan shape tree",
         "torch",
     ),
-    "tensornet.analysis.ranks": Row("arrays checks tree", "numpy torch", lazy="tensorly"),
+    "tensornet.analysis.ranks": Row("arrays checks formats.ht tree", "numpy torch", lazy="tensorly"),
     # hierarchical Tucker
     "tensornet.formats.hsvd": Row("arrays ht tree", "torch"),
     # layers of networks

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from tensornet.arrays import as_tensor, check_finite
 from tensornet.checks import integer, real, short
+from tensornet.formats.ht import HT
 from tensornet.tree import ModeTree, Node, check_tree
 
 Array = TypeVar("Array", Tensor, np.ndarray[Any, Any])
@@ -74,14 +75,15 @@ def _tensorly_backend(name: str) -> Iterator[ModuleType]:
         tensorly.set_backend(before, local_threadsafe=True)
 
 
-def hierarchical_singular_values(tensor: Array, tree: ModeTree) -> dict[Node, Array]:
+def hierarchical_singular_values(tensor: Array | HT, tree: ModeTree) -> dict[Node, Array]:
     """Singular values of the matricizations by all nodes but the root, descending: ``{node: (min(rows, columns),)}``.
 
-    Differentiable where singular values are distinct. Integers are taken as float64, and half precision is computed in float32.
+    Differentiable where singular values are distinct. Integers are taken as float64, and half precision is computed in float32. Of a
+    tensor in the hierarchical Tucker format of this tree, which is not formed, there are at most as many as its ranks.
 
     Raises:
         TypeError: ``tensor`` is no tensor or array, or ``tree`` no mode tree.
-        ValueError: The order of ``tensor`` is not that of ``tree``, or an entry is not finite.
+        ValueError: The order of ``tensor`` is not that of ``tree``, an entry is not finite, or the format's tree is another.
 
     Example:
         >>> values = hierarchical_singular_values(torch.ones(2, 2, 2), ModeTree.chain(3))
@@ -89,6 +91,10 @@ def hierarchical_singular_values(tensor: Array, tree: ModeTree) -> dict[Node, Ar
         {(0,): [2.828, 0.0], (1,): [2.828, 0.0], (2,): [2.828, 0.0], (0, 1): [2.828, 0.0]}
     """
     check_tree(tree)
+    if isinstance(tensor, HT):
+        if tensor.tree != tree:
+            raise ValueError(f"tensor must be in the format of the same tree; got {short(tensor.tree.to_nested())}")
+        return cast(dict[Node, Array], tensor.singular_values())
     given = _as_torch("tensor", tensor)
     if given.dim() != tree.order:
         raise ValueError(f"tensor needs one axis per mode of the tree; got {given.dim()} axes for {tree.order} modes")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -249,6 +249,16 @@ class HT:
             result.append(tensor)
         return HT(self.tree, tuple(result), self.error_bound)
 
+    def singular_values(self) -> dict[Node, Tensor]:
+        """Singular values of the matricizations by all nodes but the root, descending, as many as the ranks: those left out are zero.
+
+        Example:
+            >>> HT(ModeTree.star(2), (torch.eye(2), torch.eye(2), torch.ones(2, 2, 1))).singular_values()[0,]
+            tensor([2., 0.])
+        """
+        found = {node: values for node, _, values in _decompositions(self.orthogonalised())}
+        return {node: found[place] for place, node in enumerate(self.tree.nodes[:-1])}
+
     def truncate(self, *, rtol: float | None = None, atol: float | None = None, max_rank: int | None = None) -> HT:
         """A tensor of lower ranks within a tolerance in the Frobenius norm; its error bound says how near it is.
 
@@ -278,6 +288,19 @@ class HT:
         return _Truncation(given, budget, most).result()
 
 
+def _decompositions(given: HT) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """From the root downward, every node's left singular vectors in its frame, which is orthonormal, and singular values."""
+    tree, tensors = given.tree, given.tensors
+    weighted = {len(tensors) - 1: tensors[-1]}
+    for place in range(len(tensors) - 1, tree.order - 1, -1):
+        above = weighted.pop(place)
+        for axis, child in enumerate(tree.child_ids[place]):
+            basis, values, _ = torch.linalg.svd(above.movedim(axis, 0).reshape(above.shape[axis], -1), full_matrices=False)
+            if child >= tree.order:
+                weighted[child] = torch.tensordot(tensors[child], basis * values, dims=1)
+            yield child, basis, values
+
+
 class _Truncation:
     """One truncation, from the root downward; the frames of the given tensor are orthonormal."""
 
@@ -293,16 +316,9 @@ class _Truncation:
         """The truncated tensor."""
         tree, tensors = self.given.tree, list(self.given.tensors)
         bases: dict[int, Tensor] = {}
-        weighted = {len(tensors) - 1: tensors[-1]}
-        for place in range(len(tensors) - 1, tree.order - 1, -1):
-            above, below = weighted.pop(place), tree.child_ids[place]
-            for axis, child in enumerate(below):
-                unfolded = above.movedim(axis, 0).reshape(above.shape[axis], -1)
-                basis, values, _ = torch.linalg.svd(unfolded, full_matrices=False)
-                rank = bases[below[0]].shape[1] if child == self.twin else self._rank(values)
-                bases[child] = basis[:, :rank]
-                if child >= tree.order:
-                    weighted[child] = torch.tensordot(tensors[child], basis * values, dims=1)
+        for node, basis, values in _decompositions(self.given):
+            rank = bases[tree.child_ids[-1][0]].shape[1] if node == self.twin else self._rank(values)
+            bases[node] = basis[:, :rank]
         for place, below in enumerate(tree.child_ids):
             tensor = tensors[place]
             for child in below:

@@ -135,3 +135,21 @@ def test_from_tucker(order):
 def test_wrong_trains_and_tucker_decompositions(wrong, message):
     with pytest.raises(ValueError, match=message):
         wrong()
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+@pytest.mark.parametrize("seed", range(12))
+def test_singular_values_are_those_of_the_tensor(seed, dtype):
+    ht = generators.random_ht(seed, dtype)
+    dense_values = hierarchical_singular_values(ht.contract(), ht.tree)
+    for node, values in hierarchical_singular_values(ht, ht.tree).items():
+        count = min(len(values), len(dense_values[node]))
+        torch.testing.assert_close(values[:count], dense_values[node][:count], rtol=1e-9, atol=1e-9)
+        assert (values[count:] < 1e-9).all()
+        assert (dense_values[node][count:] < 1e-9).all()
+
+
+def test_singular_values_need_the_same_tree():
+    ht = generators.random_ht(0)
+    with pytest.raises(ValueError, match="format of the same tree"):
+        hierarchical_singular_values(ht, ModeTree.star(7))
