@@ -94,7 +94,7 @@ def hierarchical_singular_values(tensor: Array | HT, tree: ModeTree) -> dict[Nod
     if isinstance(tensor, HT):
         if tensor.tree != tree:
             raise ValueError(f"tensor must be in the format of the same tree; got {short(tensor.tree.to_nested())}")
-        return cast(dict[Node, Array], tensor.singular_values())
+        return tensor.singular_values()  # type: ignore[return-value] # tensors, whatever the kind of arrays
     given = _as_torch("tensor", tensor)
     if given.dim() != tree.order:
         raise ValueError(f"tensor needs one axis per mode of the tree; got {given.dim()} axes for {tree.order} modes")
