@@ -98,6 +98,10 @@ class Group:
         picks = None if self.picks is None else self.picks.to(device)
         return replace(self, parts=tuple(part._to(device) for part in self.parts), picks=picks)
 
+    def _filled(self, columns: Tensor) -> Group:
+        picks = None if self.picks is None else rows_of(self.picks.to(columns.device), columns)
+        return replace(self, parts=tuple(part._filled(self.count, columns) for part in self.parts), picks=picks)
+
     def _cut(self, start: int, stop: int) -> Group:
         picks = None if self.picks is None else self.picks[:, start:stop]
         return replace(self, parts=tuple(part._cut(self.count, start, stop) for part in self.parts), picks=picks)
@@ -239,7 +243,7 @@ def filled(outline: Fold, columns: Tensor) -> Stages:
         >>> [part.rows.tolist() for part in filled(outline, torch.tensor([[0, 1, 2, 2], [1, 1, 0, 2]])).chunks[0][0].parts]
         [[0, 1, 2, 2], [1, 1, 0, 2]]
     """
-    groups = tuple(replace(group, parts=tuple(part._filled(group.count, columns) for part in group.parts)) for group in outline.groups)
+    groups = tuple(group._filled(columns) for group in outline.groups)
     return _staged(outline._replace(groups=groups), columns.shape[1], columns.device)
 
 

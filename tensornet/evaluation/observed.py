@@ -111,8 +111,8 @@ def once(shape: Shape, indices: Any, device: torch.device | str | None = None) -
     Example:
         >>> from tensornet.shape import make_shape
         >>> from tensornet.tree import ModeTree
-        >>> once(make_shape(ModeTree.star(2), 100, 4), [[0, 1], [0, 1]]).rows  # two rows for the root, although one would do
-        (100, 100, 2)
+        >>> once(make_shape(ModeTree.star(2), 100, 4), [[0, 1], [0, 1]]).rows  # two rows, although one would do
+        (2, 2, 2)
     """
     if torch.compiler.is_compiling():
         return observe(shape, indices, device)
@@ -132,10 +132,8 @@ def _outline(shape: Shape, samples: int, cpu: bool) -> tuple[Fold, tuple[int, ..
     """The steps where every choice of indices is taken to occur once; and the numbers of rows of the nodes' tables."""
 
     def choose(product: Product, parts: Sequence[Rows]) -> Rows:
-        if not parts:
-            return Rows(product.width, codes=torch.tensor([product.node, 1]))
-        if len(parts) == 1:
-            return Rows(parts[0].number, parts[0].samples, parts[0].codes)
+        if len(parts) < 2:
+            return _single(product, parts, samples, torch.tensor([product.node, 1]))
         first, second = parts
         one_a_sample = Rows(samples, True, None, (first.codes, second.codes))
         if first.codes is None or second.codes is None:
@@ -161,11 +159,8 @@ def _numbers(products: Sequence[Product], tables: Sequence[Rows]) -> tuple[int, 
 def _wanted(shape: Shape, columns: Tensor, product: Product, parts: Sequence[Rows]) -> Rows:
     """The cheapest set of rows of a product's table that serves the samples with these indices."""
     samples = columns.shape[1]
-    if not parts:
-        codes = columns[product.node]
-        return Rows(product.width, codes=codes) if product.width <= samples else Rows(samples, True, None, (codes,))
-    if len(parts) == 1:
-        return Rows(parts[0].number, parts[0].samples, parts[0].codes)
+    if len(parts) < 2:
+        return _single(product, parts, samples, None if parts else columns[product.node])
     first, second = parts
     one_a_sample = Rows(samples, True, None, (first.codes, second.codes))
     if first.codes is None or second.codes is None:
@@ -183,6 +178,13 @@ def _wanted(shape: Shape, columns: Tensor, product: Product, parts: Sequence[Row
     step = 1 << max(0, len(values).bit_length() - 4)  # few different numbers, so that nodes fold
     values = torch.nn.functional.pad(values, (0, -len(values) % step))
     return Rows(len(values), False, codes, (values // second.number, values % second.number))
+
+
+def _single(product: Product, parts: Sequence[Rows], samples: int, codes: Tensor | None) -> Rows:
+    """The rows of a leaf, whose indices are the codes, or of a node with a single child."""
+    if parts:
+        return Rows(parts[0].number, parts[0].samples, parts[0].codes)
+    return Rows(product.width, codes=codes) if product.width <= samples else Rows(samples, True, None, (codes,))
 
 
 def _work(product: Product) -> int:

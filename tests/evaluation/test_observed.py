@@ -101,6 +101,9 @@ class TestOnce:
         assert once(shape, repeated[:-1]).rows[-1] == PAYS - 1
         assert once(shape, repeated).rows[-1] < 100
 
+    def test_of_large_leaves_only_the_rows_of_the_samples_are_taken(self):
+        assert once(make_shape(ModeTree.star(2), 10**6, 4), [[0, 1], [5, 10**6 - 1]]).rows == (2, 2, 2)
+
     def test_small_tables_have_all_entries(self):
         shape = make_shape(ModeTree.perfect(4), 4, 16)
         assert once(shape, np.zeros((1000, 4), dtype=int)).rows[4] == 16
