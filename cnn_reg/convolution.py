@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 from torch.autograd import Function
 
 from cnn_reg.derivatives import last_derivative
+from cnn_reg.window import Box, window_of
 
 _aten: Any = torch.ops.aten
 
@@ -18,7 +20,8 @@ class TwiceConv2d(nn.Conv2d):
 
     The gradient of <v, gx>, with gx the gradient at the input, is that of <conv(v), gy> with gy the gradient at the output: conv(v) in
     gy, and in the weight the ordinary gradient for the input v. Torch computes the latter as a convolution by a kernel as large as the
-    image.
+    image. Of images of which only a window varies, only the part of gy that depends on the window is used. Gradients at weights are
+    left out of passes that do not ask for them.
 
     Example:
         >>> layer = TwiceConv2d(1, 2, 3)
@@ -30,12 +33,16 @@ class TwiceConv2d(nn.Conv2d):
         """The convolution."""
         if self.padding_mode != "zeros" or isinstance(self.padding, str) or input.ndim != 4:
             return super().forward(input)
-        given = [input, self.weight, self.bias]
+        x, parameters = input, [self.weight, self.bias]
         if torch.is_autocast_enabled(input.device.type):
             dtype = torch.get_autocast_dtype(input.device.type)
-            given = [part if part is None else part.to(dtype) for part in given]
+            x, parameters = x.to(dtype), [part if part is None else part.to(dtype) for part in parameters]
         options = (self.stride, self.padding, self.dilation, False, (0, 0), self.groups)
-        result: torch.Tensor = _Convolve.apply(*given, options)
+        window = window_of(input)
+        if window is None:
+            result: torch.Tensor = _Convolve.apply(x, *parameters, options)
+        else:
+            result = _ConvolveWindow.apply(window[0], x.detach(), *parameters, options, window[1])
         return result
 
 
@@ -48,10 +55,58 @@ class _Convolve(Function):
 
     @staticmethod
     def backward(ctx: Any, gy: torch.Tensor) -> Any:
-        x, weight = ctx.saved_tensors
-        # A leaf that has meanwhile become a constant, as images do once their gradient is taken, needs no second, costly gradient.
-        wanted = (ctx.needs_input_grad[0] and x.requires_grad, *ctx.needs_input_grad[1:3])
-        return *_ConvolveBackward.apply(gy, x, weight, ctx.bias, ctx.options, wanted), None
+        wanted = (ctx.needs_input_grad[0], *_of_parameters(ctx.needs_input_grad[1:3], ctx.next_functions[1:]))
+        return *_ConvolveBackward.apply(gy, *ctx.saved_tensors, ctx.bias, ctx.options, wanted), None
+
+
+class _ConvolveWindow(Function):
+    @staticmethod
+    def forward(ctx: Any, values: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, bias: Any, options: Any, box: Box) -> Any:
+        ctx.save_for_backward(values, x, weight)
+        ctx.options, ctx.box, ctx.bias = options, box, None if bias is None else bias.shape
+        return _aten.convolution(x, weight, bias, *options)
+
+    @staticmethod
+    def backward(ctx: Any, gy: torch.Tensor) -> Any:
+        values, x, weight = ctx.saved_tensors
+        wanted = (False, *_of_parameters(ctx.needs_input_grad[2:4], ctx.next_functions[2:]))
+        _, gw, gb = _ConvolveBackward.apply(gy, x, weight, ctx.bias, ctx.options, wanted) if any(wanted) else (None, None, None)
+        # Values that have meanwhile become constants, as they do once their gradient is taken, need no second one.
+        into_values = _at_window(gy, x, weight, ctx.options, ctx.box) if ctx.needs_input_grad[0] and values.requires_grad else None
+        return into_values, None, gw, gb, None, None
+
+
+def _at_window(gy: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, options: Any, box: Box) -> torch.Tensor:
+    """The gradient at a window of the input, from the outputs that depend on it."""
+    stride, padding, dilation = options[:3]
+    picked, sizes, margins = [slice(None), slice(None)], [*x.shape[:2]], []
+    for axis in (0, 1):
+        step, reach = stride[axis], dilation[axis] * (weight.shape[2 + axis] - 1)
+        begin, end = (place + padding[axis] for place in (box[2 + axis].start, box[2 + axis].stop - 1))
+        first, last = max(0, math.ceil((begin - reach) / step)), min(gy.shape[2 + axis] - 1, end // step)
+        if last < first:
+            return x.new_zeros([part.stop - part.start for part in box])
+        picked.append(slice(first, last + 1))
+        sizes.append((last - first) * step + reach + 1)  # of the inputs on which these outputs depend
+        margins.append((first * step - begin, end + 1 - first * step - sizes[-1]))
+    x = x.new_empty(sizes)  # of which only the sizes count
+    options = (stride, (0, 0), *options[2:])
+    around = _ConvolveBackward.apply(gy[tuple(picked)], x, weight, None, options, (True, False, False))[0]
+    return torch.nn.functional.pad(around, (*margins[1], *margins[0]))
+
+
+def _of_parameters(needed: Any, next_functions: Any) -> tuple[bool, bool]:
+    """Whether weight and bias need gradients in the pass that is running; there is no function of a bias that is none."""
+    wanted = [may and _asked_for(node) for may, (node, _) in zip(needed, next_functions)]
+    return wanted[0], wanted[1] if len(wanted) > 1 else False
+
+
+def _asked_for(node: Any) -> bool:
+    """Whether the pass that is running needs the gradient that goes to a node: that of the images alone does not need the weights'."""
+    try:
+        return bool(torch._C._will_engine_execute_node(node))
+    except RuntimeError:  # it does not tell of leaves that were named to torch.autograd.grad
+        return True
 
 
 class _ConvolveBackward(Function):
