@@ -190,7 +190,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "image_size": 100,
         "width": 0.25,
         "coefficient": 3.0,
-        "epochs": 40,
+        "epochs": 24,
         "channels_last": True,
     },
 }
