@@ -10,7 +10,7 @@ from torch import nn
 from torch.autograd import Function
 
 from cnn_reg.derivatives import last_derivative
-from cnn_reg.window import Box, window_of
+from cnn_reg.window import Box, Window, window_of
 
 _aten: Any = torch.ops.aten
 
@@ -38,67 +38,53 @@ class TwiceConv2d(nn.Conv2d):
             dtype = torch.get_autocast_dtype(input.device.type)
             x, parameters = x.to(dtype), [part if part is None else part.to(dtype) for part in parameters]
         options = (self.stride, self.padding, self.dilation, False, (0, 0), self.groups)
-        window = window_of(input)
-        if window is None:
-            result: torch.Tensor = _Convolve.apply(x, *parameters, options)
-        else:
-            result = _ConvolveWindow.apply(window[0], x.detach(), *parameters, options, window[1])
+        result: torch.Tensor = _Convolve.apply(x, *parameters, options, window_of(input))
         return result
 
 
 class _Convolve(Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: Any, options: Any) -> Any:
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: Any, options: Any, window: Window | None) -> Any:
         ctx.save_for_backward(x, weight)
-        ctx.options, ctx.bias = options, None if bias is None else bias.shape
+        ctx.options, ctx.window, ctx.bias = options, window, None if bias is None else bias.shape
         return _aten.convolution(x, weight, bias, *options)
 
     @staticmethod
     def backward(ctx: Any, gy: torch.Tensor) -> Any:
-        wanted = (ctx.needs_input_grad[0], *_of_parameters(ctx.needs_input_grad[1:3], ctx.next_functions[1:]))
-        return *_ConvolveBackward.apply(gy, *ctx.saved_tensors, ctx.bias, ctx.options, wanted), None
-
-
-class _ConvolveWindow(Function):
-    @staticmethod
-    def forward(ctx: Any, values: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, bias: Any, options: Any, box: Box) -> Any:
-        ctx.save_for_backward(values, x, weight)
-        ctx.options, ctx.box, ctx.bias = options, box, None if bias is None else bias.shape
-        return _aten.convolution(x, weight, bias, *options)
-
-    @staticmethod
-    def backward(ctx: Any, gy: torch.Tensor) -> Any:
-        values, x, weight = ctx.saved_tensors
-        wanted = (False, *_of_parameters(ctx.needs_input_grad[2:4], ctx.next_functions[2:]))
-        _, gw, gb = _ConvolveBackward.apply(gy, x, weight, ctx.bias, ctx.options, wanted) if any(wanted) else (None, None, None)
+        x, weight = ctx.saved_tensors
+        # There is no function of a bias that is none.
+        wanted = [may and _asked_for(node) for may, (node, _) in zip(ctx.needs_input_grad[:3], ctx.next_functions)]
+        wanted += [False] * (3 - len(wanted))
+        window: Window | None = ctx.window
+        within = window is not None and _asked_for(window.node)
+        if within:  # nothing else of the images is a variable, unless their own gradient is asked for
+            wanted[0] = False
+        gx, gw, gb = _ConvolveBackward.apply(gy, x, weight, ctx.bias, ctx.options, wanted) if any(wanted) else (None, None, None)
         # Values that have meanwhile become constants, as they do once their gradient is taken, need no second one.
-        into_values = _at_window(gy, x, weight, ctx.options, ctx.box) if ctx.needs_input_grad[0] and values.requires_grad else None
-        return into_values, None, gw, gb, None, None
+        if within and window.values.requires_grad:  # type: ignore[union-attr]
+            gx = _at_window(gy, x, weight, ctx.options, window.box)  # type: ignore[union-attr]
+        return gx, gw, gb, None, None
 
 
 def _at_window(gy: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, options: Any, box: Box) -> torch.Tensor:
-    """The gradient at a window of the input, from the outputs that depend on it."""
+    """The gradient at a window of the input, from the outputs that depend on it; zero elsewhere."""
     stride, padding, dilation = options[:3]
-    picked, sizes, margins = [slice(None), slice(None)], [*x.shape[:2]], []
+    picked, sizes, margins, outside = [slice(None), slice(None)], [*x.shape[:2]], [], []
     for axis in (0, 1):
         step, reach = stride[axis], dilation[axis] * (weight.shape[2 + axis] - 1)
-        begin, end = (place + padding[axis] for place in (box[2 + axis].start, box[2 + axis].stop - 1))
-        first, last = max(0, math.ceil((begin - reach) / step)), min(gy.shape[2 + axis] - 1, end // step)
+        begin, end = (place + padding[axis] for place in (box[2 + axis].start, box[2 + axis].stop))
+        first, last = max(0, math.ceil((begin - reach) / step)), min(gy.shape[2 + axis] - 1, (end - 1) // step)
         if last < first:
-            return x.new_zeros([part.stop - part.start for part in box])
+            return torch.zeros_like(x)
         picked.append(slice(first, last + 1))
         sizes.append((last - first) * step + reach + 1)  # of the inputs on which these outputs depend
-        margins.append((first * step - begin, end + 1 - first * step - sizes[-1]))
-    x = x.new_empty(sizes)  # of which only the sizes count
+        margins.append((first * step - begin, end - first * step - sizes[-1]))
+        outside.append((box[2 + axis].start, x.shape[2 + axis] - box[2 + axis].stop))
+    read = x.new_empty(sizes)  # of which only the sizes count
     options = (stride, (0, 0), *options[2:])
-    around = _ConvolveBackward.apply(gy[tuple(picked)], x, weight, None, options, (True, False, False))[0]
-    return torch.nn.functional.pad(around, (*margins[1], *margins[0]))
-
-
-def _of_parameters(needed: Any, next_functions: Any) -> tuple[bool, bool]:
-    """Whether weight and bias need gradients in the pass that is running; there is no function of a bias that is none."""
-    wanted = [may and _asked_for(node) for may, (node, _) in zip(needed, next_functions)]
-    return wanted[0], wanted[1] if len(wanted) > 1 else False
+    gx = _ConvolveBackward.apply(gy[tuple(picked)], read, weight, None, options, (True, False, False))[0]
+    pad = torch.nn.functional.pad
+    return pad(pad(gx, (*margins[1], *margins[0])), (*outside[1], *outside[0]))
 
 
 def _asked_for(node: Any) -> bool:

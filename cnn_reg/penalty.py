@@ -91,9 +91,10 @@ def gradient_direction_penalty(
         loss = criterion(info.outputs, labels) + coefficient * penalty
 
     The model runs once on the images, with outputs that serve the loss too, and once more for each pair of regions. Samples with a
-    gradient that is zero (no entry reaches the smallest normal number of its type) or not finite have no cosine: they are left out of
-    the mean and counted, so that the penalty is never NaN, nor is its derivative in these gradients, which is 0. With no samples left
-    the penalty is 0.
+    gradient that is zero (no entry reaches 1e-19 in float32, see :func:`cnn_reg.cosines.cosines`) or not finite have no cosine: they
+    are left out of the mean and counted, so that the penalty is never NaN, nor is its derivative in these gradients, which is 0. With no
+    samples left the penalty is 0. A sample whose own outputs are not finite spoils the weights' gradients all the same, as it does those
+    of the loss: leave it out of the batch.
 
     Under autocast the model runs as autocast says, and the cosine in float32 or better. In float16 the gradients need a scale, which
     the cosine does not see: ``output=lambda logits: 1024 * logits.flatten()``. Under ``DistributedDataParallel`` pass the wrapped

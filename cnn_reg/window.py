@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch.autograd import Function
@@ -28,17 +28,27 @@ def put(values: torch.Tensor, images: torch.Tensor, box: Box) -> torch.Tensor:
     return placed
 
 
-def window_of(images: torch.Tensor) -> tuple[torch.Tensor, Box] | None:
-    """The values and the box of images that come directly from :func:`put`.
+class Window(NamedTuple):
+    """The variable part of images."""
+
+    values: torch.Tensor
+    box: Box
+    node: Any  # of the graph, to which the gradient at the values goes
+
+
+def window_of(images: torch.Tensor) -> Window | None:
+    """The window of images that come directly from :func:`put`.
 
     Example:
         >>> values = torch.ones(1, 2, requires_grad=True)
         >>> images = put(values, torch.zeros(1, 4), (slice(0, 1), slice(1, 3)))
-        >>> window_of(images)[0] is values, window_of(images + 1)
+        >>> window_of(images).values is values, window_of(images + 1)
         (True, None)
     """
-    node: Any = images.grad_fn
-    return (node.values, node.box) if isinstance(node, _Put._backward_cls) else None  # type: ignore[attr-defined]
+    put_node: Any = images.grad_fn
+    if not isinstance(put_node, _Put._backward_cls):  # type: ignore[attr-defined]
+        return None
+    return Window(put_node.values, put_node.box, put_node.next_functions[0][0])
 
 
 def bounding_box(masks: Sequence[torch.Tensor], front: int, batch: Sequence[int]) -> Box:

@@ -65,16 +65,23 @@ def test_autocast_as_torch_does():
         assert torch.linalg.norm((mine - other).float()) <= 0.02 * torch.linalg.norm(other.float())
 
 
-BOXES = [((0, 1), (0, 1)), ((8, 9), (7, 8)), ((3, 6), (2, 7)), ((0, 9), (0, 8)), ((5, 6), (1, 2))]
+BOXES = [  # channels, rows, columns
+    ((0, 2), (0, 1), (0, 1)),
+    ((0, 2), (8, 9), (7, 8)),
+    ((0, 2), (3, 6), (2, 7)),
+    ((0, 2), (0, 9), (0, 8)),
+    ((0, 2), (5, 6), (1, 2)),
+    ((1, 2), (2, 5), (1, 3)),
+]
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize(("rows", "columns"), BOXES)
-def test_the_gradient_at_a_window_is_torchs_up_to_second_derivatives(options, rows, columns):
+@pytest.mark.parametrize("places", BOXES)
+def test_the_gradient_at_a_window_is_torchs_up_to_second_derivatives(options, places):
     ours, theirs = TwiceConv2d(2, 4, **options).double(), nn.Conv2d(2, 4, **options).double()
     theirs.load_state_dict(ours.state_dict())
     images = torch.randn(3, 2, 9, 8, dtype=torch.float64)
-    box = (slice(0, 3), slice(0, 2), slice(*rows), slice(*columns))
+    box = (slice(0, 3), *(slice(*part) for part in places))
     found = []
     for layer in (ours, theirs):
         values = images[box].clone().requires_grad_()
@@ -100,6 +107,27 @@ def test_values_that_became_constants_get_no_gradient():
     (y.sum() + first.square().sum()).backward()
     assert values.grad is None
     torch.testing.assert_close(layer.weight.grad, expected)
+
+
+def test_what_a_model_does_with_the_gradient_at_its_own_input_stays():
+    images, box = torch.randn(2, 2, 6, 6, dtype=torch.float64), (slice(0, 2), slice(0, 1), slice(1, 3), slice(2, 4))
+    ours, theirs = TwiceConv2d(2, 3, 3).double(), nn.Conv2d(2, 3, 3).double()
+    theirs.load_state_dict(ours.state_dict())
+
+    def model(layer, x):
+        x.register_hook(lambda gradient: gradient.clamp(min=0))
+        y = layer(x).sin()
+        (inner,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+        return y.sum() + inner.square().sum()
+
+    found = []
+    for layer in (ours, theirs):
+        values = images[box].clone().requires_grad_()
+        placed = put(values, images, box)
+        y = model(layer, placed)
+        found.append([y, *torch.autograd.grad(y, values)])
+    for mine, other in zip(*found):
+        torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-11)
 
 
 def count_of_weight_gradients(run):

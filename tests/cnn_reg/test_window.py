@@ -28,8 +28,8 @@ def test_it_is_known_only_directly_afterwards():
     placed = put(values, torch.randn(2, 1, 4, 3), BOX)
     found = window_of(placed)
     assert found is not None
-    assert found[0] is values
-    assert found[1] == BOX
+    assert found.values is values
+    assert found.box == BOX
     assert window_of(placed * 2) is None
     assert window_of(placed.detach()) is None
 
