@@ -80,7 +80,7 @@ TABLE = {
     "tensornet.files.tables": Row(packages="numpy", lazy="pyarrow"),
     "tensornet.files.partial": Row("pictures storage tables", "numpy"),
     # learning
-    "tensornet.optim": Row(packages="torch"),
+    "tensornet.optim": Row("checks", "torch"),
     "tensornet.completion": Row(),
     "tensornet.completion.smoothing": Row(packages="torch"),
     "tensornet.completion.fitting": Row("evaluation.circuit htf evaluation.observed optim shape smoothing", "torch"),

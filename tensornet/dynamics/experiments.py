@@ -130,11 +130,7 @@ class Experiment:
             return ModeTree.from_nested((0, nested))
         if self.kind == "tensor":
             return ModeTree.star(len(self.mode_sizes))
-        try:
-            nested = ast.literal_eval(self.tree)
-        except (ValueError, SyntaxError):
-            raise ValueError(f"a tree is written as nested parentheses, such as ((0,1),(2,3)); got {self.tree!r}") from None
-        return ModeTree.from_nested(nested)
+        return ModeTree.from_text(self.tree)
 
     @property
     def fixed_root(self) -> bool:

@@ -121,7 +121,9 @@ class HT:
             check_finite(f"the tensor of node {short(node)}", tensor)
             wanted = tuple(self.tensors[child].shape[-1] for child in below)
             if tensor.dim() != (len(below) + 1 if below else 2) or (below and tuple(tensor.shape[:-1]) != wanted):
-                raise ValueError(f"the tensor of node {short(node)} must have the axes {wanted or '(D,)'} and one more; got {tuple(tensor.shape)}")
+                raise ValueError(
+                    f"the tensor of node {short(node)} must have the axes {wanted or '(D,)'} and one more; got {tuple(tensor.shape)}"
+                )
         if self.tensors[-1].shape[-1] != 1:
             raise ValueError(f"the last axis of the root's tensor must be 1; got {self.tensors[-1].shape[-1]}")
 

@@ -161,7 +161,9 @@ def random_ht(tree, rank, dtype=torch.float64, seed=0):
     return HTF(tree, mode_sizes=3, ranks=rank, init_std=1.0, dtype=dtype, generator=generator).to_ht()
 
 
-@pytest.mark.parametrize(("one", "other"), [(torch.float32, torch.float64), (torch.float64, torch.complex128), (torch.float32, torch.complex64)])
+@pytest.mark.parametrize(
+    ("one", "other"), [(torch.float32, torch.float64), (torch.float64, torch.complex128), (torch.float32, torch.complex64)]
+)
 def test_sums_and_products_have_the_type_that_holds_both(one, other):
     left, right = random_ht(ModeTree.perfect(4), 2, one), random_ht(ModeTree.perfect(4), 2, other, seed=1)
     for total in (left + right, right + left):
