@@ -294,8 +294,8 @@ class HT:
         """A tensor of lower ranks within a tolerance in the Frobenius norm; its error bound says how near it is.
 
         The tolerance is shared among the nodes, and what one does not use goes to the next. The new error bound is the root of the sum
-        of all squared tails of singular values, plus the present one. By default, what rounding of numbers of this tensor's norm may have made
-        is cut off; what is left of terms that cancel is larger, and goes with an ``atol`` of their size.
+        of all squared tails of singular values, plus the present one. By default, what rounding of numbers of this tensor's norm may
+        have made is cut off; what is left of terms that cancel is larger, and goes with an ``atol`` of their size.
 
         Args:
             rtol: Tolerance beside the norm.
@@ -355,7 +355,7 @@ def _warn_of_dependent_columns(factor: Tensor) -> None:
     diagonal = factor.detach().diagonal().abs()
     if diagonal.min() <= torch.finfo(factor.dtype).eps * len(diagonal) * diagonal.max():
         warnings.warn(
-            "columns depend on each other, so that gradients through their orthogonalisation do not exist; truncate without gradients first",
+            "columns depend on each other, so that gradients through their orthogonalisation do not exist; truncate without them first",
             DependentColumnsWarning,
             stacklevel=4,
         )
