@@ -46,7 +46,8 @@ def window_of(images: torch.Tensor) -> Window | None:
         (True, None)
     """
     put_node: Any = images.grad_fn
-    if not isinstance(put_node, _Put._backward_cls):  # type: ignore[attr-defined]
+    expected: Any = _Put._backward_cls
+    if not isinstance(put_node, expected):
         return None
     return Window(put_node.values, put_node.box, put_node.next_functions[0][0])
 

@@ -195,7 +195,8 @@ class HT:
         """The multiple by a number."""
         if isinstance(factor, HT) or (isinstance(factor, Tensor) and factor.dim()):
             return NotImplemented
-        return HT(self.tree, (*self.tensors[:-1], self.tensors[-1] * factor), self.error_bound * float(abs(factor)))
+        size = float(abs(torch.as_tensor(factor)))
+        return HT(self.tree, (*self.tensors[:-1], self.tensors[-1] * factor), self.error_bound * size)
 
     __rmul__ = __mul__
 
