@@ -116,7 +116,7 @@ TABLE = {
     "tensornet.dynamics.plotting": Row("checks files.runs files.storage", lazy="matplotlib"),
     # the commands
     "tensornet.cli.arguments": Row("tree", "torch"),
-    "tensornet.cli.plan": Row("arguments contraction.costs contraction.network contraction.plan shape", "rich"),
+    "tensornet.cli.plan": Row("arguments contraction.costs contraction.execute contraction.network contraction.plan shape", "rich torch"),
     "tensornet.cli.peers": Row("htf tree", "numpy torch", lazy="opt_einsum tensorly"),
     "tensornet.cli.sparklines": Row(),
     "tensornet.cli.demo": Row(

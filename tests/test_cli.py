@@ -134,6 +134,11 @@ class TestPlan:
         htf = HTF(tree, (8, 6, 4, 2), dict(zip(tree.interior, (5, 4, 3))), dtype=torch.float64)
         assert capsys.readouterr().out == f"{tree}\n\n{htf.plan()}\n"
 
+    def test_it_says_that_the_result_does_not_fit(self, capsys):
+        assert call("plan", "--tree", "(0,1,2,3)", "--mode-sizes", "100000", "--ranks", "2") == 0
+        found = capsys.readouterr().out.splitlines()[-1]
+        assert "GiB that are free here: contract() refuses it, entries() needs far less." in found
+
 
 class TestDemo:
     @pytest.fixture(autouse=True)

@@ -51,7 +51,7 @@ class Run:
         path = self.folder / CONFIG
         if path.exists():
             if not resume:
-                raise ValueError(f"{self.folder} holds a run already; resume it, or give another folder")
+                raise ValueError(f"{self.folder} holds a run already; resume it (--resume), or give another folder")
             self._compare(storage.read_json(path))
         else:
             self.folder.mkdir(parents=True, exist_ok=True)
