@@ -34,7 +34,7 @@ def test_a_folder_without_a_run_may_hold_other_files(tmp_path):
 
 def test_a_run_is_not_overwritten(tmp_path):
     Run(tmp_path, CONFIG).record(step=1)
-    with pytest.raises(ValueError, match="holds a run already; resume it .--resume., or give another folder"):
+    with pytest.raises(ValueError, match=r"holds a run already; resume it \(--resume\), or give another folder"):
         Run(tmp_path, CONFIG)
     assert Run(tmp_path, CONFIG, resume=True).records() == [{"step": 1}]
 
