@@ -16,7 +16,7 @@ from pyarrow import parquet
 
 import tensornet
 from tensornet import HTF, ModeTree, TensorCompleter
-from tensornet.cli import complete, demo, main, peers
+from tensornet.cli import complete, demo, learning, main, peers
 from tensornet.completion.fitting import Training
 
 WAVES = np.add.outer(np.sin(np.arange(12) / 3), np.cos(np.arange(9) / 4))
@@ -245,7 +245,7 @@ class TestComplete:
 
     @pytest.mark.filterwarnings("default")
     def test_a_diverging_training_is_told_in_one_line(self, waves, monkeypatch, capsys):
-        monkeypatch.setattr(Training, "_objective", lambda self: (self.white.weight_list()[0].sum() * torch.nan,) * 2)
+        monkeypatch.setattr(Training, "_squares", lambda self, *_: self.white.weight_list()[0].sum() * torch.nan)
         assert call("complete", "waves.npy", "--out", "full.npy", *QUICK) == 0
         said = capsys.readouterr().err
         assert said.startswith("tensornet: warning: the loss is nan at step 1;")
@@ -359,7 +359,7 @@ class TestBadFiles:
     def test_outputs_that_cannot_be_written_are_refused_before_any_work(self, out, said, folder, monkeypatch, capsys):
         np.save("cube.npy", np.where(np.eye(4)[..., None] * np.ones(5), np.nan, 1.0))
         folder.joinpath("there.npy").mkdir()
-        monkeypatch.setattr(complete, "_fit", lambda *_: pytest.fail("work was done"))
+        monkeypatch.setattr(complete, "learn", lambda *_: pytest.fail("work was done"))
         assert call("complete", "cube.npy", "--out", out) == 2
         shown = capsys.readouterr()
         assert said in shown.err
@@ -410,7 +410,7 @@ class TestInterruption:
     @pytest.mark.parametrize("stop", [0, 1, 17])
     @pytest.mark.parametrize(("error", "seconds"), [(KeyboardInterrupt, 9.0), (MemoryError("crash"), 0.0), (MemoryError("crash"), 9.0)])
     def test_a_resumed_run_gives_the_same_bits(self, stop, error, seconds, waves, monkeypatch):
-        monkeypatch.setattr(complete, "SECONDS", seconds)  # between checkpoints
+        monkeypatch.setattr(learning, "SECONDS", seconds)  # between checkpoints
         assert call("complete", "waves.npy", "--out", "whole.npy", "--run", "whole", *QUICK) == 0
         with monkeypatch.context() as patched:
             interrupted_at(patched, stop, error)

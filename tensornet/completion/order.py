@@ -45,7 +45,7 @@ class Order:
         (2, [Piece(turn=0, block=0, start=0, stop=2), Piece(turn=0, block=1, start=0, stop=2)])
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+    def __init__(self, lengths: Sequence[int] | NDArray[Any], batch_size: int, seed: int) -> None:
         self._lengths, self._seed = np.asarray(lengths), seed
         self.steps = -(-int(self._lengths.sum()) // batch_size)
         wanted = min(LANES, max(FEWEST, OPEN // int(self._lengths.max())))

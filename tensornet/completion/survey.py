@@ -58,7 +58,7 @@ class _Part(NamedTuple):
     """What is known of a block: the largest indices, and number, mean and sum of squared deviations of the entries to train on."""
 
     most: NDArray[Any]
-    count: int
+    number: int
     mean: complex
     squares: float
 
@@ -165,11 +165,11 @@ def _merged(parts: Sequence[_Part]) -> tuple[complex, float]:
     """Mean and standard deviation of all parts, by the update of Chan, Golub and LeVeque."""
     count, mean, squares = 0, parts[0].mean * 0, 0.0
     for part in parts:
-        if part.count:
-            total = count + part.count
+        if part.number:
+            total = count + part.number
             way = part.mean - mean
-            squares += part.squares + abs(way) ** 2 * (count * part.count / total)
-            mean, count = mean + way * (part.count / total), total
+            squares += part.squares + abs(way) ** 2 * (count * part.number / total)
+            mean, count = mean + way * (part.number / total), total
     return mean, math.sqrt(squares / count) or 1.0
 
 
