@@ -168,9 +168,8 @@ class Streamed:
             >>> Batches.parts.__name__
             'parts'
         """
-        mine = shared(self._pieces(step), self._processes.share(self.size(step)))
-        wanted = {(piece.turn, piece.block) for piece in mine}
-        self._open = {key: block for key, block in self._open.items() if key in wanted}
+        pieces = self._pieces(step)
+        mine = shared(pieces, self._processes.share(sum(piece.stop - piece.start for piece in pieces)))
         collected: list[Block] = []
         length = 0
         for piece in mine:
@@ -183,6 +182,9 @@ class Streamed:
                 length += len(rows[1])
         if collected:
             yield self._tensors(collected)
+        for piece in pieces:
+            if piece.stop == self._found.lengths[piece.block]:  # by another process, maybe
+                self._open.pop((piece.turn, piece.block), None)
 
     def _pieces(self, step: int) -> list[Piece]:
         if self._order is not None:
