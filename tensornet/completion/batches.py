@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tensornet.completion.order import Order, Piece, shared
 from tensornet.completion.sources import Block, Source
-from tensornet.completion.survey import Survey, trained
+from tensornet.completion.survey import Survey, taken, trained
 from tensornet.distributed import Processes
 from tensornet.evaluation.observed import Observed, observe
 from tensornet.shape import Shape
@@ -195,11 +195,8 @@ class Streamed:
         """The entries of a piece; its block stays open until all of it was taken."""
         key = piece.turn, piece.block
         if key not in self._open:
-            indices, values = trained(self._source, self._found, piece.block)
-            if self._order is not None:
-                places = self._order.permutation(piece)
-                indices, values = indices[places], values[places]
-            self._open[key] = indices, values
+            entries = trained(self._source, self._found, piece.block)
+            self._open[key] = entries if self._order is None else taken(entries, self._order.permutation(piece))
         indices, values = self._open[key]
         if piece.stop == len(values):
             del self._open[key]

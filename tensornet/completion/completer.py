@@ -17,7 +17,7 @@ from torch import Tensor
 from tensornet.completion.batches import Batches, Prepared, Streamed
 from tensornet.completion.fitting import Progress, Settings, Training
 from tensornet.completion.smoothing import estimated_lengths
-from tensornet.completion.sources import Block, MemoryEntries, Source, check_block
+from tensornet.completion.sources import Block, MemoryEntries, Source, largest
 from tensornet.completion.survey import Survey, scaled, survey, trained
 from tensornet.distributed import ALONE, Processes
 from tensornet.files.entries import open_entries
@@ -268,7 +268,7 @@ class TensorCompleter:
             True
         """
         entries = _checked(indices, values)
-        check_block(entries, 0, None)
+        largest(entries, 0, None)  # complains of wrong entries
         rows, wanted = map(torch.from_numpy, entries)
         error = (self.predict(rows).cpu().to(wanted.dtype) - wanted).abs().square().mean()
         variance = (wanted - wanted.mean()).abs().square().mean()
@@ -291,10 +291,9 @@ class TensorCompleter:
         if rest[0].shape[1] != source.order:
             raise ValueError(f"indices of held-out entries need as many columns as the others; got {rest[0].shape[1]} for {source.order}")
         sizes = self._sizes(source.order)
-        check_block(rest, 0, sizes)
+        most = largest(rest, 0, sizes)
         found = survey(source, share=0.0, seed=self.seed, sizes=sizes, processes=processes)
-        largest = tuple(int(index) + 1 for index in rest[0].max(0))
-        return replace(found, rest=rest, sizes=tuple(map(max, found.sizes, largest))), source
+        return replace(found, rest=rest, sizes=tuple(map(max, found.sizes, (most + 1).tolist()))), source
 
     def _batches(
         self, shape: Shape, source: Source, found: Survey, dtype: torch.dtype, processes: Processes

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tensornet.completion.sources import Block, Source, check_block
+from tensornet.completion.sources import Block, Source, largest
 from tensornet.distributed import Processes
 
 MOST_HELD_OUT = 2**18  # entries, which stay in memory; they tell a mean squared error to about .5 %
@@ -95,10 +95,10 @@ def survey(source: Source, *, share: float, seed: int, sizes: Sequence[int] | No
     seen = [each for of_process in processes.gather(mine) for each in of_process]
     parts = [part for part, _ in seen if part is not None]
     offset, scale = _merged(parts)
-    largest = np.max([part.most for part in parts], axis=0)
+    most = np.max([part.most for part in parts], axis=0)
     rest = tuple(np.concatenate(arrays) for arrays in zip(*(rest for _, rest in seen)))
     return Survey(
-        tuple(int(index) + 1 for index in largest) if sizes is None else tuple(sizes),
+        tuple(int(index) + 1 for index in most) if sizes is None else tuple(sizes),
         held_out,
         np.diff(source.edges) - np.diff(np.searchsorted(held_out, source.edges)),
         offset,
@@ -131,6 +131,16 @@ def scaled(values: NDArray[Any], found: Survey) -> NDArray[Any]:
     return result
 
 
+def taken(entries: Block, places: NDArray[Any]) -> Block:
+    """Some of a block's entries.
+
+    Example:
+        >>> taken((np.array([[0, 1], [2, 0]]), np.array([0.5, 1.5])), np.array([1]))
+        (array([[2, 0]]), array([1.5]))
+    """
+    return entries[0].take(places, 0), entries[1].take(places)  # many times as fast as entries[0][places]
+
+
 def _chosen(count: int, share: float, seed: int) -> NDArray[Any]:
     if not isinstance(share, numbers.Real):
         raise TypeError(f"validation must be a number; got {share!r}")
@@ -142,23 +152,24 @@ def _chosen(count: int, share: float, seed: int) -> NDArray[Any]:
 
 def _divided(entries: Block, first: int, held_out: NDArray[Any]) -> tuple[Block, Block]:
     """The entries of a block that begins at a place to train on, and those held out."""
-    indices, values = entries
-    places = held_out[slice(*np.searchsorted(held_out, (first, first + len(values))))] - first
-    keep = np.ones(len(values), dtype=bool)
+    places = held_out[slice(*np.searchsorted(held_out, (first, first + len(entries[1]))))] - first
+    if not len(places):
+        return entries, (entries[0][:0], entries[1][:0])
+    keep = np.ones(len(entries[1]), dtype=bool)
     keep[places] = False
-    return (indices[keep], values[keep]), (indices[places], values[places])
+    return taken(entries, np.flatnonzero(keep)), taken(entries, places)
 
 
 def _looked_at(source: Source, block: int, held_out: NDArray[Any], sizes: Sequence[int] | None) -> tuple[_Part | None, Block]:
     """What a block adds to the survey; nothing where it has no entries."""
     entries, first = source.read(block), int(source.edges[block])
-    check_block(entries, first, sizes)
     (_, values), rest = _divided(entries, first, held_out)
     if not len(entries[1]):
         return None, rest
     values = _wide(values)
+    most = largest(entries, first, sizes)
     mean = values.mean().item() if len(values) else 0.0
-    return _Part(entries[0].max(0), len(values), mean, float(np.square(np.abs(values - mean)).sum())), rest
+    return _Part(most, len(values), mean, float(np.square(np.abs(values - mean)).sum())), rest
 
 
 def _merged(parts: Sequence[_Part]) -> tuple[complex, float]:
