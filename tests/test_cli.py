@@ -15,7 +15,7 @@ from PIL import Image
 from pyarrow import parquet
 
 import tensornet
-from tensornet import HTF, ModeTree, TensorCompleter
+from tensornet import HTF, ModeTree, TensorCompleter, load
 from tensornet.cli import complete, demo, learning, main, peers
 from tensornet.completion.fitting import Training
 
@@ -329,6 +329,64 @@ BAD = [
     ("waves.npy --run full.npy", "a run needs a folder; full.npy is a file"),
     ("waves.npy --run full.npy/run", "full.npy/run: Not a directory"),
 ]
+
+
+@pytest.fixture
+def entries(folder):
+    """Entries of a tensor in a pair of files and in a table."""
+    indices = np.random.default_rng(0).integers(0, (6, 5, 4), (300, 3))
+    values = np.sin(indices.sum(1))
+    np.save("indices.npy", indices)
+    np.save("values.npy", values)
+    parquet.write_table(pyarrow.table([*indices.T, values], names=["a", "b", "c", "value"]), "table.parquet", row_group_size=64)
+    return indices, values
+
+
+class TestStreaming:
+    @pytest.mark.parametrize("words", ["indices.npy --values values.npy", "table.parquet --stream"])
+    def test_what_is_learned_is_written_and_predicts(self, words, entries, capsys):
+        options = ["--batch", "40", "--steps", "60", "--ranks", "4", "--seed", "3"]
+        assert call("complete", *words.split(), *options, "--out", "out.safetensors") == 0
+        shown = capsys.readouterr()
+        assert "300 entries of 3 modes, left on the disk" in shown.out
+        assert shown.err == ""
+        given = words.split()[0::2] if "values" in words else ["table.parquet"]
+        again = TensorCompleter(batch_size=40, steps=60, ranks=4, seed=3).fit(*given)
+        assert torch.equal(load("out.safetensors").predict(entries[0]), again.predict(entries[0]))
+
+    def test_what_is_learned_from_an_array(self, waves):
+        assert call("complete", "waves.npy", "--out", "out.safetensors", *QUICK) == 0
+        assert call("complete", "waves.npy", "--out", "out.npy", *QUICK) == 0
+        assert np.array_equal(load("out.safetensors").complete().numpy()[HOLES], np.load("out.npy")[HOLES].astype(np.float32))
+
+    def test_a_run_of_other_files_is_not_continued(self, entries, folder, capsys):
+        command = ["complete", "indices.npy", "--values", "values.npy", "--steps", "3", "--run", "run", "--out", "out.safetensors"]
+        assert call(*command) == 0
+        assert call(*command) == 0
+        np.save("values.npy", 2 * entries[1])
+        assert call(*command) == 2
+        assert "a run is resumed with the configuration it was begun with" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            ("table.parquet --stream --out full.parquet", "what is learned from entries on the disk is written as .safetensors; got"),
+            ("table.parquet --stream", "--stream and --values need a file to complete, and --out"),
+            ("--stream --out out.safetensors", "--stream and --values need a file to complete, and --out"),
+            ("table.parquet --stream --fraction 0.5 --out out.safetensors", "--mask and --fraction need entries in memory"),
+            ("table.parquet --stream --tree (0,1) --out out.safetensors", "--tree needs the 3 modes of the entries; got 2"),
+            ("table.parquet --stream --smooth 1,2 --out out.safetensors", "--smooth needs one length or 3, one a mode; got 2"),
+            ("table.parquet --stream --out absent/out.safetensors", "the folder absent does not exist"),
+            ("table.parquet --batch 0 --out out.safetensors", "argument --batch: a positive integer is needed; got '0'"),
+        ],
+    )
+    def test_wrong_arguments(self, words, said, entries, folder, capsys):
+        before = sorted(folder.iterdir())
+        assert call("complete", *words.split()) == 2
+        shown = capsys.readouterr().err
+        assert said in shown
+        assert shown.count("\n") == 1
+        assert sorted(folder.iterdir()) == before
 
 
 class TestBadFiles:

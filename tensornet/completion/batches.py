@@ -153,8 +153,16 @@ class Streamed:
         """See :class:`Batches`.
 
         Example:
-            >>> Batches.size.__name__
-            'size'
+            >>> from tensornet.completion.sources import MemoryEntries
+            >>> from tensornet.completion.survey import survey
+            >>> from tensornet.shape import make_shape
+            >>> from tensornet.tree import ModeTree
+            >>> entries = MemoryEntries(np.array([[0, 1], [2, 0], [1, 1]]), np.array([1.0, 2.0, 3.0]))
+            >>> found = survey(entries, share=0.0, seed=0, sizes=None, processes=Processes())
+            >>> shape = make_shape(ModeTree.star(2), found.sizes, 1)
+            >>> batches = Streamed(shape, entries, found, None, seed=0, processes=Processes(), dtype=torch.float32)
+            >>> batches.size(0)
+            3
         """
         return sum(piece.stop - piece.start for piece in self._pieces(step))
 
@@ -165,8 +173,16 @@ class Streamed:
             ValueError: A file has changed in the meantime.
 
         Example:
-            >>> Batches.parts.__name__
-            'parts'
+            >>> from tensornet.completion.sources import MemoryEntries
+            >>> from tensornet.completion.survey import survey
+            >>> from tensornet.shape import make_shape
+            >>> from tensornet.tree import ModeTree
+            >>> entries = MemoryEntries(np.array([[0, 1], [2, 0], [1, 1]]), np.array([1.0, 2.0, 3.0]))
+            >>> found = survey(entries, share=0.0, seed=0, sizes=None, processes=Processes())
+            >>> shape = make_shape(ModeTree.star(2), found.sizes, 1)
+            >>> batches = Streamed(shape, entries, found, None, seed=0, processes=Processes(), dtype=torch.float32)
+            >>> [indices.shape for indices, _ in batches.parts(0)]
+            [torch.Size([3, 2])]
         """
         pieces = self._pieces(step)
         mine = shared(pieces, self._processes.share(sum(piece.stop - piece.start for piece in pieces)))

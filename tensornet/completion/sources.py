@@ -83,7 +83,7 @@ def largest(block: Block, first: int, sizes: Sequence[int] | None) -> NDArray[An
         row = int(np.argmin(finite))
         raise ValueError(f"values must be finite, and missing entries left out; got {values[row]} in row {first + row}")
     columns = indices.T.copy()  # along which extremes are found far faster
-    most = columns.max(1)
+    most: NDArray[Any] = columns.max(1)
     if (columns.min(1) >= 0).all() and (sizes is None or (most < sizes).all()):
         return most
     wrong = indices < 0 if sizes is None else (indices < 0) | (indices >= sizes)
