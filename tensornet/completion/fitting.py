@@ -266,20 +266,19 @@ class Training:
         if self.processes.rank == 0:
             self._penalties().backward()
         weights = list(self.white.parameters())
-        loss = torch.zeros(2, dtype=torch.float64, device=weights[0].device)
-        loss[1] = float(self._asked)
+        loss = torch.zeros((), dtype=torch.float64, device=weights[0].device)
         size = self.known.size(self.step)
         for indices, values in self.known.parts(self.step):
             mean = self._squares(indices, values) / size
             mean.backward()
-            loss[0] += mean.detach()
-        if self.processes.size > 1:
-            for weight in weights:
-                weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
-            more = loss.to(weights[0].dtype)
-            self.processes.sum_together([*(weight.grad for weight in weights if weight.grad is not None), more])
-            loss = more.real if more.is_complex() else more
-        return loss[0], bool(loss[1] > 0)
+            loss += mean.detach()
+        if self.processes.size == 1:  # then nothing is waited for: on a GPU, steps are queued
+            return loss, False
+        for weight in weights:
+            weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
+        more = torch.stack([loss, loss.new_tensor(float(self._asked))]).to(weights[0].dtype)
+        self.processes.sum_together([*(weight.grad for weight in weights if weight.grad is not None), more])
+        return more[0].real, bool(more[1].real > 0)
 
     def _move(self) -> Tensor | None:
         """Does one step; the loss before it, without penalties. Nothing where a process was asked to stop."""
