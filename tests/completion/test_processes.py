@@ -11,6 +11,8 @@ from launching import finish, launch, start
 
 from tensornet.files.storage import read_nested
 
+pytestmark = pytest.mark.slow
+
 SIZES = (9, 8, 7)
 KINDS = {
     "whole in memory": {"streamed": False, "parameters": {"steps": 12}},
