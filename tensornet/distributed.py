@@ -177,13 +177,14 @@ class Processes:
             result = work()
         except (ValueError, TypeError, OSError, MemoryError, RuntimeError, ImportError) as caught:
             error = caught
-        texts = self.gather(None if error is None else f"{type(error).__name__}: {line(error)}")
+        own = error is not None and not isinstance(error, OtherProcessError)  # not one that it was told of within the work
+        texts = self.gather(f"{type(error).__name__}: {line(error)}" if own else None)
         failed = next((rank for rank, text in enumerate(texts) if text is not None), None)
-        if failed is None:
-            return result
-        if error is not None and failed == self.rank:
+        if error is not None and failed in (self.rank, None):
             raise error
-        raise OtherProcessError(f"process {failed} failed ({texts[failed]})")
+        if failed is not None:
+            raise OtherProcessError(f"process {failed} failed ({texts[failed]})")
+        return result
 
     @contextlib.contextmanager
     def _reached(self) -> Iterator[None]:

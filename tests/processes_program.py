@@ -26,7 +26,7 @@ def main(what: str) -> None:
             print(numbers.tolist(), more.item(), [joined.gather(joined.rank)], joined.sum(third).double().sum().item())
         elif what == "fail":
             try:
-                joined.together(bad_part if joined.rank else (lambda: None))
+                joined.together(lambda: joined.together(bad_part if joined.rank else (lambda: None)))  # one within another
             except (ValueError, OtherProcessError) as error:
                 print(type(error).__name__, error)
         else:

@@ -198,20 +198,10 @@ class TensorCompleter:
             >>> steps
             [1, 2, 3]
         """
-        self._settings(())  # complains of wrong parameters first
-        found, source = self._survey(indices, values, held_out, processes)
-        dtype = self._dtype(found.rest[1].dtype.kind == "c" or isinstance(found.offset, complex))
-        settings = self._settings(self._lengths(source, found))
-        shape = self._shape(found.sizes, found.count)
-        known, rest = self._batches(shape, source, found, dtype, processes)
-        training = Training(shape, settings, found.count, known, rest, dtype=dtype, device=self.device, processes=processes)
-        if state is None and self.warm_start:
-            state = getattr(self, "state_", None)
-        if state is not None:
-            training.load(state)
+        training, found = processes.together(lambda: self._prepared(indices, values, held_out, state, processes))
         finished = training.run(callback)
         self.interrupted_ = not finished
-        self.offset_, self.scale_, self.lengths_ = found.offset, found.scale, settings.lengths
+        self.offset_, self.scale_, self.lengths_ = found.offset, found.scale, training.settings.lengths
         self.state_ = training.snapshot
         self.history_ = training.history
         self.n_iter_ = training.snapshot["step"]
@@ -278,6 +268,23 @@ class TensorCompleter:
         if not hasattr(self, "htf_"):
             raise RuntimeError("a TensorCompleter predicts after fit; call fit first")
         return self.htf_
+
+    def _prepared(
+        self, indices: Any, values: Any, held_out: Any, state: Mapping[str, Any] | None, processes: Processes
+    ) -> tuple[Training, Survey]:
+        """A training that is about to begin or to go on; whatever is wrong with the arguments is found here."""
+        self._settings(())  # complains of wrong parameters first
+        found, source = self._survey(indices, values, held_out, processes)
+        dtype = self._dtype(found.rest[1].dtype.kind == "c" or isinstance(found.offset, complex))
+        settings = self._settings(self._lengths(source, found))
+        shape = self._shape(found.sizes, found.count)
+        known, rest = self._batches(shape, source, found, dtype, processes)
+        training = Training(shape, settings, found.count, known, rest, dtype=dtype, device=self.device, processes=processes)
+        if state is None and self.warm_start:
+            state = getattr(self, "state_", None)
+        if state is not None:
+            training.load(state)
+        return training, found
 
     def _survey(self, indices: Any, values: Any, held_out: Any, processes: Processes) -> tuple[Survey, Source]:
         """What is known of the given entries, and where they come from."""

@@ -103,12 +103,15 @@ def test_interrupted_killed_and_resumed_it_ends_in_the_same_bits(folder):
         (["absent.npy", *OPTIONS], "absent.npy: No such file or directory"),
         (["bad.npy", *OPTIONS], "indices must be from 0 to below the mode's size; got -1 for mode 1 in row 4000"),
         (["indices.npy", *OPTIONS[:-1], "absent/out.safetensors"], "the folder absent does not exist"),
+        (["one.npy", "--values", "one-value.npy", *OPTIONS[2:]], "every process needs an entry to train on; got 1 for 2 processes"),
     ],
 )
 def test_errors_are_said_once(arguments, said, folder):
     bad = np.load(folder / "indices.npy").astype(np.int16)
     bad[4000, 1] = -1
     np.save(folder / "bad.npy", bad)
+    np.save(folder / "one.npy", bad[:1])
+    np.save(folder / "one-value.npy", np.ones(1))
     started = begin(folder, *arguments)
     _, errors = end(started)
     assert started.returncode != 0
