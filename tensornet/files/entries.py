@@ -150,7 +150,9 @@ class ParquetEntries:
                 row = int(self.edges[block]) + int(np.argmax(column.is_null().to_numpy()))
                 raise ValueError(f"{self.path}: an index is missing in row {row}, column {name!r}")
         columns = [column.to_numpy() for column in table.columns]
-        return np.stack(columns[:-1], 1, dtype=np.result_type(*columns[:-1]), casting="unsafe"), columns[-1]
+        kind = np.result_type(*columns[:-1])
+        kind = np.dtype(np.int64) if kind.kind == "f" else kind  # no integers hold those of int64 and uint64
+        return np.stack(columns[:-1], 1, dtype=kind, casting="unsafe"), columns[-1]
 
     @contextmanager
     def _readable(self) -> Iterator[None]:

@@ -32,8 +32,8 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def write_table(path, indices, values, group=32):
-    columns = [pyarrow.array(column, kind) for column, kind in zip(indices.T, ("uint8", "int16", "int8"))]
+def write_table(path, indices, values, group=32, kinds=("uint8", "int16", "int8")):
+    columns = [pyarrow.array(column, kind) for column, kind in zip(indices.T, kinds)]
     parquet.write_table(pyarrow.table([*columns, values], names=["a", "b", "c", "value"]), path, row_group_size=group)
 
 
@@ -70,6 +70,13 @@ def test_tables(kind, folder):
     assert np.array_equal(indices, INDICES)
     assert np.array_equal(found, values)
     assert indices.dtype == np.int16
+
+
+def test_integers_of_which_no_kind_holds_all(folder):
+    write_table("table.parquet", INDICES, VALUES, kinds=("uint64", "int64", "uint8"))
+    indices, _ = all_of(open_entries("table.parquet"))
+    assert indices.dtype == np.int64
+    assert np.array_equal(indices, INDICES)
 
 
 @pytest.mark.parametrize("batch_size", [None, 30])
