@@ -29,9 +29,9 @@ def test_the_largest_indices(kind):
 
 def test_the_first_wrong_row_is_named_whatever_its_mode():
     indices = np.array([[0, 0], [0, 9], [-1, 0]])
-    with pytest.raises(ValueError, match="got 9 for mode 1 of size 9 in row 101$"):
+    with pytest.raises(ValueError, match=r"got 9 for mode 1 of size 9 in row 101$"):
         largest((indices, np.zeros(3)), 100, (9, 9))
-    with pytest.raises(ValueError, match="got -1 for mode 0 in row 102$"):
+    with pytest.raises(ValueError, match=r"got -1 for mode 0 in row 102$"):
         largest((indices, np.zeros(3)), 100, None)
-    with pytest.raises(ValueError, match="got 18446744073709551615 for mode 0 of size 9 in row 0$"):
+    with pytest.raises(ValueError, match=r"got 18446744073709551615 for mode 0 of size 9 in row 0$"):
         largest((np.array([[-1]]).astype(np.uint64), np.zeros(1)), 0, (9,))
