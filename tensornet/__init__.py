@@ -5,7 +5,7 @@ from tensornet.completion.completer import TensorCompleter
 from tensornet.contraction.network import Request
 from tensornet.contraction.plan import MemoryLimitError, Plan, make_plan
 from tensornet.evaluation.observed import Observed, observe
-from tensornet.files.storage import load, save
+from tensornet.files.objects import load, save
 from tensornet.formats.hsvd import hsvd
 from tensornet.formats.ht import HT, DependentColumnsWarning, ToleranceWarning
 from tensornet.graphs import capture

@@ -30,6 +30,9 @@ TABLE = {
     # arguments
     "tensornet.checks": Row(),
     "tensornet.arrays": Row("checks", "numpy torch"),
+    # processes
+    "tensornet.distributed": Row("checks", "torch"),
+    "tensornet.interrupts": Row(),
     # trees and sizes
     "tensornet.drawing": Row(lazy="matplotlib"),
     "tensornet.tree": Row("checks drawing"),
@@ -74,20 +77,28 @@ TABLE = {
     "tensornet.layers.factorized": Row("arrays checks htf initial tree", "torch"),
     # files
     "tensornet.files": Row(),
-    "tensornet.files.storage": Row("checks evaluation.circuit htf tree", "safetensors torch"),
+    "tensornet.files.storage": Row("checks", "safetensors torch"),
     "tensornet.files.runs": Row("storage"),
     "tensornet.files.pictures": Row(packages="numpy", lazy="PIL sklearn"),
     "tensornet.files.tables": Row(packages="numpy", lazy="pyarrow"),
     "tensornet.files.partial": Row("pictures storage tables", "numpy"),
+    "tensornet.files.entries": Row("checks", "numpy", lazy="pyarrow"),
     # learning
     "tensornet.optim": Row("checks", "torch"),
     "tensornet.completion": Row(),
     "tensornet.completion.smoothing": Row(packages="torch"),
-    "tensornet.completion.fitting": Row("evaluation.circuit htf evaluation.observed optim shape smoothing", "torch"),
-    "tensornet.completion.completer": Row("fitting htf shape smoothing tree", "numpy torch"),
+    "tensornet.completion.sources": Row("files.entries", "numpy"),
+    "tensornet.completion.survey": Row("distributed sources", "numpy"),
+    "tensornet.completion.order": Row(packages="numpy"),
+    "tensornet.completion.batches": Row("distributed evaluation.observed order shape sources survey", "numpy torch"),
+    "tensornet.completion.fitting": Row("batches distributed evaluation.circuit htf interrupts optim shape smoothing", "torch"),
+    "tensornet.completion.completer": Row(
+        "batches distributed files.entries fitting htf shape smoothing sources survey tree", "numpy torch"
+    ),
+    "tensornet.files.objects": Row("checks completion.completer evaluation.circuit htf storage tree", "numpy torch"),
     "tensornet": Row(
         "completion.completer layers.classifier layers.factorized layers.features graphs htf contraction.network contraction.plan "
-        "evaluation.observed formats.hsvd formats.ht optim analysis.ranks shape files.storage tree"
+        "evaluation.observed files.objects formats.hsvd formats.ht optim analysis.ranks shape tree"
     ),
     "tensornet.dynamics": Row(),
     "tensornet.dynamics.flow": Row("checks", "numpy torch", lazy="scipy"),
@@ -124,11 +135,11 @@ TABLE = {
         "rich torch",
         lazy="matplotlib",
     ),
+    "tensornet.cli.learning": Row("completion.completer completion.fitting distributed files.runs", "rich"),
     "tensornet.cli.complete": Row(
-        "arguments peers completion.completer completion.fitting contraction.execute files files.partial files.pictures "
-        "files.runs files.storage files.tables tree",
+        "arguments learning peers completion.completer contraction.execute distributed files files.entries files.objects files.partial "
+        "files.pictures files.tables",
         "numpy rich torch",
-        lazy="matplotlib",
     ),
     "tensornet.cli.verify": Row("arguments dynamics.theory.records dynamics.theory.statements", "rich"),
     "tensornet.cli.dynamics": Row(
@@ -137,7 +148,7 @@ TABLE = {
         "rich torch",
     ),
     "tensornet.cli.figure": Row("arguments dynamics.plotting", "rich"),
-    "tensornet.cli.commands": Row("tensornet arguments", "rich"),
+    "tensornet.cli.commands": Row("tensornet arguments distributed", "rich"),
     "tensornet.cli": Row("arguments commands complete demo dynamics figure plan verify"),
     "tensornet.__main__": Row("cli"),
     "cnn_reg.regions": Row("checks", "torch"),
@@ -171,12 +182,10 @@ TABLE = {
     "cnn_reg.tasks": Row("config data data.sources data.splits regions", "torch"),
     "cnn_reg.checkpoint": Row(packages="numpy torch"),
     "cnn_reg.training": Row(),
-    "cnn_reg.training.interrupts": Row(),
     "cnn_reg.training.arithmetic": Row("checkpoint config", "torch"),
-    "cnn_reg.training.distributed": Row(packages="torch"),
-    "cnn_reg.training.metrics": Row("distributed", "torch"),
+    "cnn_reg.training.metrics": Row("tensornet.distributed", "torch"),
     "cnn_reg.training.objective": Row("config penalty regions arithmetic metrics", "torch"),
-    "cnn_reg.training.trainer": Row("checks checkpoint config data schedule tasks distributed metrics objective", "torch"),
+    "cnn_reg.training.trainer": Row("checks checkpoint config data distributed schedule tasks metrics objective", "torch"),
     "cnn_reg.training.loop": Row("files.runs trainer"),
     "cnn_reg.training.trackers": Row(),
     "cnn_reg.figures": Row("files.storage", lazy="matplotlib"),
@@ -185,8 +194,8 @@ TABLE = {
         "cli.arguments files.runs files.storage config figures cnn_reg.locality networks regions tasks", "rich torch"
     ),
     "cnn_reg.cli.train": Row(
-        "tensornet cli.arguments files.runs files.storage config figures networks tasks training.arithmetic training.distributed "
-        "training.interrupts training.loop training.trackers training.trainer twice",
+        "tensornet cli.arguments files.runs files.storage config distributed figures interrupts networks tasks training.arithmetic "
+        "training.loop training.trackers training.trainer twice",
         "rich torch",
     ),
     "cnn_reg.cli": Row("cli.arguments cli.commands data locality train"),

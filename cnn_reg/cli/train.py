@@ -19,15 +19,15 @@ from cnn_reg.networks import build_network
 from cnn_reg.tasks import Task, make_task
 from cnn_reg.training import trackers
 from cnn_reg.training.arithmetic import arithmetic
-from cnn_reg.training.distributed import Processes, processes
-from cnn_reg.training.interrupts import signals
 from cnn_reg.training.loop import InterruptedTrainingError, summarize, train
 from cnn_reg.training.trainer import Trainer
 from cnn_reg.twice import twice_differentiable
 from tensornet import __version__
 from tensornet.cli.arguments import device, examples
+from tensornet.distributed import Processes, processes
 from tensornet.files.runs import SUMMARY, Run
 from tensornet.files.storage import read_json
+from tensornet.interrupts import signals
 
 RUNS = Path("runs")  # where runs lie by default
 CURVES = "curves.png"

@@ -15,10 +15,10 @@ from cnn_reg.config import Config
 from cnn_reg.data import ImageSet
 from cnn_reg.schedule import PenaltySchedule
 from cnn_reg.tasks import Task
-from cnn_reg.training.distributed import ALONE, Processes
 from cnn_reg.training.metrics import Tally
 from cnn_reg.training.objective import StepPlan, accumulate_gradients, evaluate
 from tensornet.checks import line
+from tensornet.distributed import ALONE, Processes
 
 
 class Trainer:
