@@ -1,0 +1,217 @@
+"""Tables of runs and of charts, as rows of texts, Markdown and CSV."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from cnn_reg.config import FIELDS, as_dict
+from cnn_reg.results.charts import AXES, Chart, task_of, varying, words
+from cnn_reg.results.records import Record
+from tensornet import __version__
+from tensornet.checks import line
+from tensornet.files.storage import replacing
+
+Cell = str | int | float | bool | None
+
+
+class Table(NamedTuple):
+    """Rows of cells under column names.
+
+    Attributes:
+        columns: The names.
+        rows: As many cells each.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+def runs_table(records: Sequence[Record], folder: Path) -> Table:
+    """What a reader wants to know of runs: one row each.
+
+    Args:
+        records: The runs.
+        folder: Below which they lie.
+
+    Example:
+        >>> runs_table([Record(Path("a/b"), "failed", "no disk")], Path("a")).rows
+        (('b', '', 'failed', '', '', '', '', 'no disk'),)
+    """
+    differing = varying([record.config for record in records if record.config is not None])
+    rows = tuple(_run_row(record, folder, differing) for record in records)
+    return Table(("run", "what", "state", "epochs", "test", "train", "time", "reason"), rows)
+
+
+def _run_row(record: Record, folder: Path, differing: Sequence[str]) -> tuple[Cell, ...]:
+    name = line(record.folder.relative_to(folder).as_posix())
+    version = f" (version {record.version})" if record.version and record.version != __version__ else ""
+    if record.config is None:
+        return (name, "", record.state + version, "", "", "", "", record.reason)
+    return (
+        name,
+        what(record, differing),
+        record.state + version,
+        f"{record.epochs} of {record.config.epochs}" if record.state != "finished" else str(record.epochs),
+        percent(record.test_accuracy),
+        percent(record.train_accuracy),
+        duration(record.seconds),
+        record.reason,
+    )
+
+
+def what(record: Record, differing: Sequence[str]) -> str:
+    """What a run is, in words: data set, network, and the fields in which it differs from others.
+
+    Example:
+        >>> from cnn_reg.config import Config
+        >>> what(Record(Path("a"), "finished", config=Config(seed=3)), ["seed", "width"])
+        'Pathfinder, resnet18, path length 7, coefficient 9, seed 3, width 1'
+    """
+    if record.config is None:
+        return ""
+    fields = as_dict(record.config)
+    told = [*(name for name in AXES if name in fields), "coefficient", "seed"]
+    told += [name for name in differing if name in fields and name not in (*told, "dataset", "source", "model", "matched")]
+    return f"{task_of(record.config)}, {words((name, fields[name]) for name in told)}"
+
+
+def full_table(records: Sequence[Record], folder: Path) -> Table:
+    """Everything that is known of runs, in numbers: one row each, with all fields of the configurations.
+
+    Example:
+        >>> full_table([Record(Path("a/b"), "failed", "no disk")], Path("a")).rows[0][:2]
+        ('b', 'failed')
+    """
+    own = ("epochs_done", "train_accuracy", "test_accuracy", "distance_only_accuracy", "seconds", "device", "version", "reason")
+    rows = []
+    for record in records:
+        fields = {} if record.config is None else as_dict(record.config)
+        known = (record.epochs, record.train_accuracy, record.test_accuracy, record.distance_accuracy, record.seconds, record.device)
+        name = line(record.folder.relative_to(folder).as_posix())
+        rows.append((name, record.state, *known, record.version, record.reason, *(fields.get(field) for field in FIELDS)))
+    return Table(("run", "state", *own, *FIELDS), tuple(rows))
+
+
+def chart_table(chart: Chart) -> Table:
+    """The numbers of a chart: one row a point, accuracies in percent.
+
+    Example:
+        >>> from cnn_reg.results.charts import Line, Point
+        >>> chart_table(Chart("t", "distance", (Line("a", (Point(0, (0.5, 0.75), 1),)),), ())).rows
+        (('a', 0, 2, 62.5, 17.68, '50.0 75.0', 1, None, None),)
+    """
+    columns = ("line", chart.axis.replace("_", " "), "runs", "mean", "deviation", "each", "missing", "distance alone", "paper")
+    return Table(
+        columns,
+        tuple(
+            (
+                row.label,
+                point.x,
+                len(point.accuracies),
+                _rounded(point.mean),
+                _rounded(point.deviation),
+                " ".join(percent(value) for value in point.accuracies),
+                point.missing,
+                _rounded(point.distance_accuracy),
+                _rounded(point.published),
+            )
+            for row in chart.lines
+            for point in row.points
+        ),
+    )
+
+
+def _rounded(share: float | None) -> float | None:
+    return None if share is None else round(100 * share, 2)
+
+
+def percent(share: float | None) -> str:
+    """A share in percent, with one digit after the point.
+
+    Example:
+        >>> percent(0.6774), percent(None)
+        ('67.7', '')
+    """
+    return "" if share is None else f"{100 * share:.1f}"
+
+
+def duration(seconds: float | None) -> str:
+    """A time in words.
+
+    Example:
+        >>> duration(42.2), duration(754), duration(7500)
+        ('42 s', '12.6 min', '2.1 h')
+    """
+    if seconds is None:
+        return ""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def as_markdown(table: Table) -> str:
+    r"""A table in Markdown; what a cell holds is text there, whatever it is.
+
+    Example:
+        >>> print(as_markdown(Table(("a", "b"), ((1, "x|y"),))), end="")
+        | a | b |
+        | --- | --- |
+        | 1 | x\|y |
+    """
+    rows = [[_escaped(cell) for cell in row] for row in (table.columns, *table.rows)]
+    rows.insert(1, ["---"] * len(table.columns))
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _escaped(cell: Cell) -> str:
+    text = html.escape(line(shown(cell)), quote=False)
+    return "".join(f"\\{letter}" if letter in "\\|`*_[]" else letter for letter in text)
+
+
+def shown(cell: Cell) -> str:
+    """A cell as text; nothing for ``None``.
+
+    Example:
+        >>> shown(0.5), shown(None)
+        ('0.5', '')
+    """
+    return "" if cell is None else f"{cell:g}" if isinstance(cell, float) else str(cell)
+
+
+def as_csv(table: Table) -> str:
+    """A table as comma-separated values.
+
+    Example:
+        >>> print(as_csv(Table(("a", "b"), ((1, "x,y"), (None, True)))), end="")
+        a,b
+        1,"x,y"
+        ,True
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(table.columns)
+    writer.writerows(table.rows)
+    return text.getvalue()
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    r"""Writes a text file, atomically.
+
+    Raises:
+        OSError: The folder is missing, or cannot be written to.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp(), "table.md")
+        >>> write_text(path, "| a |\n")
+        >>> path.read_text()
+        '| a |\n'
+    """
+    with replacing(path) as new:
+        new.write_text(text, encoding="utf-8")
