@@ -178,6 +178,10 @@ TABLE = {
     "cnn_reg.training.loop": Row("files.runs trainer"),
     "cnn_reg.training.trackers": Row(),
     "cnn_reg.figures": Row("files.storage", lazy="matplotlib"),
+    "cnn_reg.sweeps": Row(),
+    "cnn_reg.sweeps.grid": Row("checks config"),
+    "cnn_reg.sweeps.paper": Row(),
+    "cnn_reg.sweeps.grids": Row("checks config grid paper"),
     "cnn_reg.cli.data": Row("cli.arguments data.baseline data.pair_file data.pathfinder_file data.sources", "rich"),
     "cnn_reg.cli.locality": Row(
         "cli.arguments files.runs files.storage config figures cnn_reg.locality networks regions tasks", "rich torch"
