@@ -32,12 +32,13 @@ class Record:
         config: What was asked for; ``None`` where that cannot be read.
         version: Of this package, by which it was begun.
         epochs: That are done.
-        epoch_records: One of each of these epochs.
+        epoch_records: One of each of these epochs, as in ``metrics.jsonl``; what is no number is left out.
         train_accuracy: After the last epoch, from 0 to 1; ``None`` before the first.
         test_accuracy: Likewise.
         seconds: That the steps took.
         distance_accuracy: Of a prediction from the distance of the circles alone; ``None`` until the run is finished, and without circles.
         device: Where it was trained; empty until it is finished.
+        written: When its records were last written, in seconds since 1970.
 
     Example:
         >>> Record(Path("runs/a"), "failed", "the disk is full").config is None
@@ -56,6 +57,7 @@ class Record:
     seconds: float | None = None
     distance_accuracy: float | None = None
     device: str = ""
+    written: float | None = None
 
 
 def read_runs(folder: str | os.PathLike[str]) -> list[Record]:
@@ -97,8 +99,9 @@ def read_run(folder: str | os.PathLike[str]) -> Record:
         if failure is not None and not (place / CONFIG).exists():
             return Record(place, "failed", _reason(failure))
         known |= read_config(place)._asdict()
-        epochs = tuple(record for record in read_records(place / RECORDS) if isinstance(record, dict))
-        known |= {"epoch_records": epochs, **_progress(epochs)}
+        epochs = tuple(epoch for epoch in map(_epoch, read_records(place / RECORDS)) if "epoch" in epoch)
+        written = max(path.stat().st_mtime for path in (place / CONFIG, place / RECORDS) if path.exists())
+        known |= {"epoch_records": epochs, "written": written, **_progress(epochs)}
         if (place / SUMMARY).exists():
             return Record(place, "finished", **{**known, **_outcome(_object(place / SUMMARY))})
     except (ValueError, OSError, RecursionError) as error:
@@ -131,13 +134,21 @@ def _reason(failure: Mapping[str, Any]) -> str:
     return line(failure.get("reason") or "for an unknown reason")
 
 
+def _epoch(record: Any) -> dict[str, Any]:
+    """What a line of the metrics says in numbers, and in lists of them."""
+
+    def usable(value: Any) -> bool:
+        return bool(value) and all(map(usable, value)) if isinstance(value, list) else _number({"": value}, "") is not None
+
+    return {name: value for name, value in record.items() if usable(value)} if isinstance(record, dict) else {}
+
+
 def _progress(epochs: tuple[Mapping[str, Any], ...]) -> dict[str, Any]:
     """What the epochs say that are done."""
     last: Mapping[str, Any] = epochs[-1] if epochs else {}
-    done = last.get("epoch")
     times = [_number(record, "seconds") for record in epochs]
     return {
-        "epochs": done if isinstance(done, int) else len(epochs),
+        "epochs": int(last.get("epoch", 0)),
         "train_accuracy": _share(last, "train_accuracy"),
         "test_accuracy": _share(last, "test_accuracy"),
         "seconds": sum(time for time in times if time is not None) if epochs else None,

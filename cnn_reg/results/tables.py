@@ -6,12 +6,13 @@ import csv
 import html
 import io
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from cnn_reg.config import FIELDS, as_dict
-from cnn_reg.results.charts import AXES, Chart, task_of, varying, words
+from cnn_reg.results.charts import AXES, Chart, Point, task_of, varying, words
 from cnn_reg.results.records import Record
 from tensornet import __version__
 from tensornet.checks import line
@@ -45,7 +46,7 @@ def runs_table(records: Sequence[Record], folder: Path) -> Table:
     """
     differing = varying([record.config for record in records if record.config is not None])
     rows = tuple(_run_row(record, folder, differing) for record in records)
-    return Table(("run", "what", "state", "epochs", "test", "train", "time", "reason"), rows)
+    return Table(("run", "what", "state", "epochs", "test", "train", "time", "note"), rows)
 
 
 def _run_row(record: Record, folder: Path, differing: Sequence[str]) -> tuple[Cell, ...]:
@@ -61,8 +62,15 @@ def _run_row(record: Record, folder: Path, differing: Sequence[str]) -> tuple[Ce
         percent(record.test_accuracy),
         percent(record.train_accuracy),
         duration(record.seconds),
-        record.reason,
+        record.reason or _age(record),
     )
+
+
+def _age(record: Record) -> str:
+    """Of a run that may be running or interrupted, when it last wrote."""
+    if record.state != "unfinished" or record.written is None:
+        return ""
+    return f"last wrote {duration(max(0.0, time.time() - record.written))} ago"
 
 
 def what(record: Record, differing: Sequence[str]) -> str:
@@ -98,32 +106,33 @@ def full_table(records: Sequence[Record], folder: Path) -> Table:
     return Table(("run", "state", *own, *FIELDS), tuple(rows))
 
 
-def chart_table(chart: Chart) -> Table:
-    """The numbers of a chart: one row a point, accuracies in percent.
+def charts_table(charts: Sequence[Chart]) -> Table:
+    """The numbers of charts: one row a point, accuracies in percent.
 
     Example:
         >>> from cnn_reg.results.charts import Line, Point
-        >>> chart_table(Chart("t", "distance", (Line("a", (Point(0, (0.5, 0.75), 1),)),), ())).rows
-        (('a', 0, 2, 62.5, 17.68, '50.0 75.0', 1, None, None),)
+        >>> charts_table([Chart("t", "distance", (Line("a", (Point(0, (0.5, 0.75), 1),)),), ())]).rows
+        (('a', 'distance', 0, 2, 62.5, 17.68, '50.0 75.0', 1, None, None),)
     """
-    columns = ("line", chart.axis.replace("_", " "), "runs", "mean", "deviation", "each", "missing", "distance alone", "paper")
-    return Table(
-        columns,
-        tuple(
-            (
-                row.label,
-                point.x,
-                len(point.accuracies),
-                _rounded(point.mean),
-                _rounded(point.deviation),
-                " ".join(percent(value) for value in point.accuracies),
-                point.missing,
-                _rounded(point.distance_accuracy),
-                _rounded(point.published),
-            )
-            for row in chart.lines
-            for point in row.points
-        ),
+    columns = ("line", "axis", "at", "runs", "mean", "deviation", "each", "missing", "distance alone", "paper")
+    rows = []
+    for chart in charts:
+        task = (chart.title.partition(":")[0],) if len(charts) > 1 else ()
+        for row in chart.lines:
+            rows += [(*task, row.label, chart.axis.replace("_", " "), *_numbers(point)) for point in row.points]
+    return Table((("task", *columns) if len(charts) > 1 else columns), tuple(rows))
+
+
+def _numbers(point: Point) -> tuple[Cell, ...]:
+    return (
+        point.x,
+        len(point.accuracies),
+        _rounded(point.mean),
+        _rounded(point.deviation),
+        " ".join(percent(value) for value in point.accuracies),
+        point.missing,
+        _rounded(point.distance_accuracy),
+        _rounded(point.published),
     )
 
 

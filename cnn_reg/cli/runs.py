@@ -1,0 +1,83 @@
+"""``cnn-reg runs``: the runs in a folder as a table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cnn_reg.results.listings import read_listings
+from cnn_reg.results.records import STATES, Record, read_runs
+from cnn_reg.results.tables import as_csv, as_markdown, full_table, runs_table, shown, write_text
+from tensornet.cli.arguments import examples
+
+_COLORS = {"finished": "green", "unfinished": "yellow", "failed": "red", "unreadable": "magenta"}
+
+
+def add_command(commands: Any) -> None:
+    """Adds the command to a parser's subcommands.
+
+    Example:
+        >>> from tensornet.cli.arguments import Parser
+        >>> parser = Parser(prog="tool")
+        >>> add_command(parser.add_subparsers())
+        >>> parser.parse_args(["runs", "runs/study"]).folder.name
+        'study'
+    """
+    parser = commands.add_parser(
+        "runs",
+        help="list runs with their states and accuracies",
+        description=(
+            "Lists all runs in a folder and below it: what they are, accuracies in percent, the time of their steps, and why they failed.\n"
+            "A run that is not finished is running or was interrupted; a folder that is damaged, or of another program or version, is\n"
+            "unreadable."
+        ),
+        epilog=examples("cnn-reg runs runs/study", "cnn-reg runs runs --csv runs.csv --markdown runs.md"),
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="where the runs lie, at any depth")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write all that is known, with all fields of the configurations")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table that is shown")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: Any, console: Console) -> int:
+    """Runs the command; see ``cnn-reg runs --help``.
+
+    Raises:
+        ValueError: There is no such folder.
+        OSError: A file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from cnn_reg.cli import main
+        >>> main(["runs", tempfile.mkdtemp()])
+        No runs.
+        0
+    """
+    records = read_runs(arguments.folder)
+    table = runs_table(records, arguments.folder)
+    if records:
+        grid = Table(*table.columns)
+        for record, row in zip(records, table.rows):
+            styles = ["", "", _COLORS[record.state], *[""] * (len(row) - 3)]
+            grid.add_row(*(Text(shown(cell), style) for cell, style in zip(row, styles)))
+        console.print(grid)
+    console.print(_counted(records, arguments.folder), highlight=False, soft_wrap=True)
+    if arguments.csv:
+        write_text(arguments.csv, as_csv(full_table(records, arguments.folder)))
+    if arguments.markdown:
+        write_text(arguments.markdown, as_markdown(table))
+    return 0
+
+
+def _counted(records: list[Record], folder: Path) -> str:
+    counts = Counter(record.state for record in records)
+    parts = [f"{counts[state]} {state}" for state in STATES if counts[state]]
+    there = {record.config for record in records}
+    absent = len({config for listing in read_listings(folder) for _, config in listing.runs} - there)
+    parts += [f"{absent} of a sweep not begun"] if absent else []
+    return f"{len(records)} runs: {', '.join(parts)}." if parts else "No runs."
