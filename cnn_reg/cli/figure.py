@@ -32,9 +32,9 @@ def add_command(commands: Any) -> None:
         "figure",
         help="draw Figure 5, 6, 11, 12 or 13 of the paper, or one of any runs",
         description=(
-            "Draws accuracy against path length or distance from the records of runs, wherever they lie below a folder: a line for each\n"
-            "setting, means and standard deviations over seeds, the paper's accuracies as faint lines. A table lies beside the picture, as\n"
-            "Markdown and CSV. Runs that are missing do not stop it; the figure says which they are.\n"
+            "Draws accuracy against path length or distance from the records of runs, wherever they lie below a folder: a line for\n"
+            "each setting, means and standard deviations over seeds, the paper's accuracies as faint lines. A table lies beside the\n"
+            "picture, as Markdown and CSV. Runs that are missing do not stop it; the figure says which they are.\n"
             "  figN-same-class, figN-pathfinder   Figures 6, 11, 12 and 13\n"
             "  runs                               whatever runs there are; axis and lines are the fields in which they differ\n"
             "  fig5                               sample pictures of both data sets; takes --source in place of --runs"

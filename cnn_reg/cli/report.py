@@ -33,8 +33,8 @@ def add_command(commands: Any) -> None:
         help="show a run or a sweep as one HTML page",
         description=(
             "Writes one page that needs no other file and no network. Of a run's folder: configuration, curves, test images with\n"
-            "predictions, pictures of locality, and a table of the epochs. Of a folder of runs: the figure, a table of all runs, and a few\n"
-            "lines on each."
+            "predictions, pictures of locality, and a table of the epochs. Of a folder of runs: the figure, a table of all runs, and a\n"
+            "few lines on each."
         ),
         epilog=examples("cnn-reg report runs/study", "cnn-reg report runs/study/length-5-coefficient-3-seed-0 --out page.html"),
     )

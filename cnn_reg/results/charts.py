@@ -134,12 +134,16 @@ def words(fields: Iterable[tuple[str, Any]]) -> str:
     """Names and values of fields in words.
 
     Example:
-        >>> words([("weight_decay", 0.001), ("coefficient", 9.0)])
-        'weight decay 0.001, coefficient 9'
+        >>> words([("weight_decay", 0.001), ("coefficient", 9.0), ("channels_last", True)])
+        'weight decay 0.001, coefficient 9, channels last'
     """
-    return ", ".join(
-        f"{name.replace('_', ' ')} {value:g}" if isinstance(value, float) else f"{name.replace('_', ' ')} {value}" for name, value in fields
-    )
+
+    def told(name: str, value: Any) -> str:
+        if isinstance(value, bool):
+            return name if value else f"no {name}"
+        return f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+
+    return ", ".join(told(name.replace("_", " "), value) for name, value in fields)
 
 
 def task_of(config: Config) -> str:

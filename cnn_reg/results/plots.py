@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import textwrap
 from collections.abc import Sequence
@@ -70,7 +71,7 @@ def charts_figure(charts: Sequence[Chart]) -> Figure:
 
     if not charts:
         raise ValueError("a figure needs at least one chart; got none")
-    notes = ["\n".join(textwrap.fill(note, 84) for note in chart.notes) for chart in charts]
+    notes = ["\n".join(textwrap.fill(note, 92) for note in chart.notes) for chart in charts]
     figure = Figure(figsize=(WIDTH * len(charts), HEIGHT + 0.16 * (1 + max(text.count("\n") for text in notes))), layout="constrained")
     for panel, chart, text in zip(figure.subplots(1, len(charts), squeeze=False)[0], charts, notes):
         _draw_chart(panel, chart)
@@ -79,7 +80,7 @@ def charts_figure(charts: Sequence[Chart]) -> Figure:
 
 
 def _draw_chart(axes: Axes, chart: Chart) -> None:
-    axes.set_title(textwrap.fill(chart.title, 60), fontsize=10)
+    axes.set_title(chart.title.replace(": ", "\n", 1), fontsize=10)
     axes.axhline(50, color="0.85", linewidth=1, zorder=0)
     for number, row in enumerate(chart.lines):
         _draw_line(axes, row, COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)])
@@ -104,9 +105,10 @@ def _draw_line(axes: Axes, row: Line, color: str, marker: str) -> None:
     paper = [(point.x, 100 * point.published) for point in row.points if point.published is not None]
     if paper:
         axes.plot(*zip(*paper), color=color, alpha=0.28, linestyle="--", marker=marker, markersize=4)
-    there = [(point.x, 100 * point.mean, 100 * (point.deviation or 0)) for point in row.points if point.mean is not None]
-    if there:
-        x, mean, deviation = zip(*there)
+    if any(point.accuracies for point in row.points):
+        x = [point.x for point in row.points]
+        mean = [math.nan if point.mean is None else 100 * point.mean for point in row.points]  # a gap in the line
+        deviation = [100 * (point.deviation or 0) for point in row.points]
         axes.errorbar(x, mean, deviation, color=color, marker=marker, markersize=5, capsize=3, linewidth=1.6, label=row.label)
 
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from cnn_reg.results.charts import Chart, varying
+from cnn_reg.results.charts import Chart
 from cnn_reg.results.pages import Image, figure_image, render
 from cnn_reg.results.plots import charts_figure
 from cnn_reg.results.records import STATES, Record
-from cnn_reg.results.tables import Table, charts_table, duration, percent, runs_table, what
+from cnn_reg.results.tables import Table, charts_table, duration, percent, runs_table, told_fields, what
 
 
 class ShownChart(NamedTuple):
@@ -67,8 +67,8 @@ def sweep_page(folder: Path, records: Sequence[Record], charts: Sequence[Chart])
         >>> "&lt;no disk&gt;" in page
         True
     """
-    differing = varying([record.config for record in records if record.config is not None])
-    each = [_run(f"run-{number}", record, folder, differing) for number, record in enumerate(records)]
+    fields = told_fields(records)
+    each = [_run(f"run-{number}", record, folder, fields) for number, record in enumerate(records)]
     counts = Counter(record.state for record in records)
     seconds = sum(record.seconds for record in records if record.seconds is not None)
     facts = [("runs", str(len(records))), *((state, str(counts[state])) for state in STATES if counts[state])]
@@ -87,13 +87,18 @@ def sweep_page(folder: Path, records: Sequence[Record], charts: Sequence[Chart])
     )
 
 
-def _run(anchor: str, record: Record, folder: Path, differing: Sequence[str]) -> ShownRun:
+def _chart(chart: Chart) -> ShownChart:
+    picture = figure_image(charts_figure([chart]), chart.title)
+    return ShownChart(chart.title.partition(":")[0], picture, charts_table([chart]))
+
+
+def _run(anchor: str, record: Record, folder: Path, fields: Sequence[str]) -> ShownRun:
     facts = [f"{record.epochs} epochs", duration(record.seconds), record.device]
     return ShownRun(
         anchor,
         record.folder.relative_to(folder).as_posix(),
         record.state,
-        what(record, differing),
+        what(record, fields),
         percent(record.test_accuracy),
         record.reason,
         _curve(record, "test_accuracy"),

@@ -34,7 +34,7 @@ class Table(NamedTuple):
 
 
 def runs_table(records: Sequence[Record], folder: Path) -> Table:
-    """What a reader wants to know of runs: one row each.
+    """What a reader wants to know of runs: one row each, with the fields in which they differ.
 
     Args:
         records: The runs.
@@ -42,23 +42,37 @@ def runs_table(records: Sequence[Record], folder: Path) -> Table:
 
     Example:
         >>> runs_table([Record(Path("a/b"), "failed", "no disk")], Path("a")).rows
-        (('b', '', 'failed', '', '', '', '', 'no disk'),)
+        (('b', None, 'failed', '0', '', '', '', 'no disk'),)
     """
-    differing = varying([record.config for record in records if record.config is not None])
-    rows = tuple(_run_row(record, folder, differing) for record in records)
-    return Table(("run", "what", "state", "epochs", "test", "train", "time", "note"), rows)
+    fields = told_fields(records)
+    columns = ("run", "task", *(name.replace("_", " ") for name in fields), "state", "epochs", "test", "train", "time", "note")
+    return Table(columns, tuple(_run_row(record, folder, fields) for record in records))
 
 
-def _run_row(record: Record, folder: Path, differing: Sequence[str]) -> tuple[Cell, ...]:
-    name = line(record.folder.relative_to(folder).as_posix())
-    version = f" (version {record.version})" if record.version and record.version != __version__ else ""
-    if record.config is None:
-        return (name, "", record.state + version, "", "", "", "", record.reason)
+def told_fields(records: Sequence[Record]) -> list[str]:
+    """Fields that tell runs apart, beside their data sets and networks: path length or distance, coefficient, seed, and all that differ.
+
+    Example:
+        >>> from cnn_reg.config import Config
+        >>> told_fields([Record(Path("a"), "finished", config=Config()), Record(Path("b"), "finished", config=Config(width=0.5))])
+        ['path_length', 'width', 'coefficient', 'seed']
+    """
+    configs = [record.config for record in records if record.config is not None]
+    told = {"coefficient", "seed", *varying(configs)} if configs else set()
+    told |= {name for config in configs for name in AXES if name in as_dict(config)}
+    return [name for name in FIELDS if name in told - {"dataset", "source", "model", "matched"}]
+
+
+def _run_row(record: Record, folder: Path, fields: Sequence[str]) -> tuple[Cell, ...]:
+    known = {} if record.config is None else as_dict(record.config)
+    other = record.version not in ("", __version__)
+    limit = f" of {record.config.epochs}" if record.config is not None and record.state != "finished" else ""
     return (
-        name,
-        what(record, differing),
-        record.state + version,
-        f"{record.epochs} of {record.config.epochs}" if record.state != "finished" else str(record.epochs),
+        line(record.folder.relative_to(folder).as_posix()),
+        None if record.config is None else task_of(record.config),
+        *(known.get(name) for name in fields),
+        f"{record.state} (version {line(record.version)})" if other else record.state,
+        f"{record.epochs}{limit}",
         percent(record.test_accuracy),
         percent(record.train_accuracy),
         duration(record.seconds),
@@ -73,20 +87,18 @@ def _age(record: Record) -> str:
     return f"last wrote {duration(max(0.0, time.time() - record.written))} ago"
 
 
-def what(record: Record, differing: Sequence[str]) -> str:
-    """What a run is, in words: data set, network, and the fields in which it differs from others.
+def what(record: Record, fields: Sequence[str]) -> str:
+    """What a run is, in words.
 
     Example:
         >>> from cnn_reg.config import Config
-        >>> what(Record(Path("a"), "finished", config=Config(seed=3)), ["seed", "width"])
-        'Pathfinder, resnet18, path length 7, coefficient 9, seed 3, width 1'
+        >>> what(Record(Path("a"), "finished", config=Config(seed=3)), ["path_length", "seed"])
+        'Pathfinder, resnet18, path length 7, seed 3'
     """
     if record.config is None:
         return ""
-    fields = as_dict(record.config)
-    told = [*(name for name in AXES if name in fields), "coefficient", "seed"]
-    told += [name for name in differing if name in fields and name not in (*told, "dataset", "source", "model", "matched")]
-    return f"{task_of(record.config)}, {words((name, fields[name]) for name in told)}"
+    known = as_dict(record.config)
+    return f"{task_of(record.config)}, {words((name, known[name]) for name in fields if name in known)}"
 
 
 def full_table(records: Sequence[Record], folder: Path) -> Table:
