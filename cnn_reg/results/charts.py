@@ -15,7 +15,7 @@ from cnn_reg.results.records import Record, finished
 from tensornet import __version__
 
 REPEATED = ("seed", "data_seed")  # fields that make another run of the same experiment
-SWITCHED_OFF = ("coefficient", "weight_decay", "dropout")  # fields whose value 0 need not be named beside others
+SWITCHED_OFF = ("weight_decay", "dropout")  # fields whose value 0 need not be named
 AXES = ("path_length", "distance")
 
 
@@ -201,8 +201,7 @@ def _point(configs: list[Config], done: dict[Config, Record], axis: str, publish
 
 def _label(name: str, fields: list[str], setting: tuple[Any, ...]) -> str:
     pairs = list(zip(fields, setting))
-    told = [pair for pair in pairs if pair[0] not in SWITCHED_OFF or pair[1]]
-    values = words(told or pairs[:1])
+    values = words([pair for pair in pairs if pair[0] not in SWITCHED_OFF or pair[1]] or pairs[:1])
     return f"{name} ({values})" if name and values else name or values or "all runs"
 
 
@@ -236,7 +235,7 @@ def _not_the_paper_s(configs: list[Config], names: list[str]) -> str:
     """Fields that all runs share and that differ from the published recipe."""
     mine = as_dict(configs[0])
     theirs = as_dict(preset("paper", dataset=mine["dataset"], model=mine["model"]))
-    left_out = (*names, *REPEATED, *AXES, *SWITCHED_OFF, "source", "matched", "model")
+    left_out = (*names, *REPEATED, *AXES, "coefficient", *SWITCHED_OFF, "source", "matched", "model")
     return words((name, value) for name, value in mine.items() if name not in left_out and value != theirs[name])
 
 

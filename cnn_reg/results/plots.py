@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".png", ".pdf", ".svg")
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # told apart by colour-blind readers too
-MARKERS = "osD^vPX"
+MARKERS = "osD^vPXd"
 AXIS_LABELS = {"path_length": "path length, paddles", "distance": "pixels between the pictures"}
+MOST_INSIDE = 5  # lines whose legend has room beside the curves
 WIDTH, HEIGHT = 5.6, 4.4  # inches of a panel without its notes
 
 
@@ -96,7 +97,8 @@ def _draw_chart(axes: Axes, chart: Chart) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=8, frameon=False)
+        beside = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if len(chart.lines) > MOST_INSIDE else {}
+        axes.legend(fontsize=8, frameon=False, **beside)
     else:
         axes.text(0.5, 0.6, "no finished run", ha="center", transform=axes.transAxes, color="0.35")
 
