@@ -161,12 +161,13 @@ TABLE = {
     "cnn_reg.data.baseline": Row(packages="numpy"),
     "cnn_reg.data.pathfinder_file": Row("checks files.runs files.storage pathfinder", "numpy torch"),
     "cnn_reg.data.splits": Row("checks baseline image_set pathfinder pathfinder_file", "numpy torch"),
+    "cnn_reg.data.split_cache": Row("tensornet files.storage image_set splits", "filelock"),
     "cnn_reg.data": Row("pathfinder sources splits image_set same_class"),
     "cnn_reg": Row("data models penalty regions schedule twice"),
     "cnn_reg.locality": Row("tensornet checks penalty regions", "torch"),
     "cnn_reg.config": Row("checks"),
     "cnn_reg.networks": Row("checks models", "torch"),
-    "cnn_reg.tasks": Row("config data data.sources data.splits regions", "torch"),
+    "cnn_reg.tasks": Row("config data data.sources data.split_cache data.splits regions", "torch"),
     "cnn_reg.checkpoint": Row(packages="numpy torch"),
     "cnn_reg.training": Row(),
     "cnn_reg.training.interrupts": Row(),
@@ -178,20 +179,38 @@ TABLE = {
     "cnn_reg.training.loop": Row("files.runs trainer"),
     "cnn_reg.training.trackers": Row(),
     "cnn_reg.figures": Row("files.storage", lazy="matplotlib"),
+    "cnn_reg.training.running": Row(
+        "tensornet files.runs files.storage config figures networks tasks twice arithmetic distributed loop trainer", "torch"
+    ),
     "cnn_reg.sweeps": Row(),
     "cnn_reg.sweeps.grid": Row("checks config"),
     "cnn_reg.sweeps.paper": Row(),
     "cnn_reg.sweeps.grids": Row("checks config grid paper"),
+    "cnn_reg.sweeps.costs": Row("config networks files.runs files.storage", "torch"),
+    "cnn_reg.sweeps.jobs": Row("checks config files.runs files.storage training.loop training.running", "filelock torch"),
+    "cnn_reg.sweeps.executors": Row("jobs"),
+    "cnn_reg.sweeps.pool": Row("executors jobs training.interrupts"),
+    "cnn_reg.sweeps.cluster": Row("checks executors jobs", lazy="ray"),
+    "cnn_reg.sweeps.search": Row("config grid", lazy="optuna"),
+    "cnn_reg.sweeps.sweep": Row("tensornet config executors grid jobs files.storage"),
     "cnn_reg.cli.data": Row("cli.arguments data.baseline data.pair_file data.pathfinder_file data.sources", "rich"),
     "cnn_reg.cli.locality": Row(
         "cli.arguments files.runs files.storage config figures cnn_reg.locality networks regions tasks", "rich torch"
     ),
     "cnn_reg.cli.train": Row(
-        "tensornet cli.arguments files.runs files.storage config figures networks tasks training.arithmetic training.distributed "
-        "training.interrupts training.loop training.trackers training.trainer twice",
+        "tensornet cli.arguments config training.distributed training.interrupts training.loop training.running training.trackers "
+        "training.trainer",
+        "rich",
+    ),
+    "cnn_reg.cli.sweep_tables": Row(
+        "tensornet config sweeps.costs sweeps.grid sweeps.jobs sweeps.paper sweeps.sweep files.runs files.storage", "rich"
+    ),
+    "cnn_reg.cli.sweep": Row(
+        "cli.arguments files.runs files.storage sweep_tables config sweeps.cluster sweeps.executors sweeps.grid sweeps.grids "
+        "sweeps.jobs sweeps.paper sweeps.pool sweeps.search sweeps.sweep training.interrupts",
         "rich torch",
     ),
-    "cnn_reg.cli": Row("cli.arguments cli.commands data locality train"),
+    "cnn_reg.cli": Row("cli.arguments cli.commands data locality sweep train"),
     "cnn_reg.__main__": Row("cli"),
 }
 SLOW = ("matplotlib", "tensorly", "sklearn", "PIL", "pyarrow", "rich", "pandas", "torchvision")  # never loaded by `import tensornet`
