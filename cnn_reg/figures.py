@@ -64,6 +64,7 @@ def curve_panels(records: Sequence[Mapping[str, Any]], baseline: float | None = 
         for split in ("train", "validation", "test"):
             _line(axes, records, f"{split}_{what}", split)
         axes.set(xlabel="epoch", ylabel=what)
+        axes.xaxis.get_major_locator().set_params(integer=True)
 
     def accuracy(axes: Any) -> None:
         splits(axes, "accuracy")
@@ -83,6 +84,7 @@ def curve_panels(records: Sequence[Mapping[str, Any]], baseline: float | None = 
             axes.fill_between([record["epoch"] for record in banded], low, high, alpha=0.2, label="5 to 95 percent of the samples")
         _line(axes, records, "cosine", "mean")
         axes.set(xlabel="epoch", ylabel="|cos|", ylim=(0, 1.02))
+        axes.xaxis.get_major_locator().set_params(integer=True)
         _legend(axes)
 
     return [accuracy, loss, cosine]
@@ -152,7 +154,9 @@ def locality_panels(measured: Sequence[Mapping[str, Any]]) -> list[Panel]:
             (line,) = axes.plot(distances, [point["mean"] for point in row["cosines"]], marker=".", label=row["title"])
             low, high = ([point["quantiles"][place] for point in row["cosines"]] for place in (1, -2))
             axes.fill_between(distances, low, high, alpha=0.15, color=line.get_color())
-        axes.set(xlabel="distance of the patches, pixels", ylabel="|cos|, mean and middle half", xscale="log")
+        axes.set(xlabel="distance of the patches, pixels", ylabel="|cos|, mean and middle half")
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:g}")
         axes.legend(fontsize="small")
 
     def spectrum(axes: Any) -> None:

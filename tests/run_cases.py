@@ -10,7 +10,9 @@ from tensornet import __version__
 from tensornet.files.runs import Run
 
 
-def made_run(folder: Path, config: Config, accuracy: float = 0.75, *, epochs: int = 3, finished: bool = True, version: str = __version__) -> Run:
+def made_run(
+    folder: Path, config: Config, accuracy: float = 0.75, *, epochs: int = 3, finished: bool = True, version: str = __version__
+) -> Run:
     """A run's folder; accuracies rise to the given one."""
     run = Run(folder, {**as_dict(config), "version": version})
     for epoch in range(1, epochs + 1):
@@ -40,6 +42,13 @@ def made_study(folder: Path) -> None:
     for (length, coefficient), mean in means.items():
         for seed, more in enumerate((-0.01, 0.0, 0.02)):
             config = Config(
-                path_length=length, coefficient=coefficient, seed=seed, train_images=4000, test_images=1000, image_size=100, width=0.25, epochs=40
+                path_length=length,
+                coefficient=coefficient,
+                seed=seed,
+                train_images=4000,
+                test_images=1000,
+                image_size=100,
+                width=0.25,
+                epochs=40,
             )
             made_run(folder / f"length-{length}-coefficient-{coefficient:g}-seed-{seed}", config, mean + more, epochs=40)

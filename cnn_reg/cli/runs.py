@@ -14,7 +14,7 @@ from rich.text import Text
 from cnn_reg.results.listings import read_listings
 from cnn_reg.results.records import STATES, Record, read_runs
 from cnn_reg.results.tables import Table as Rows
-from cnn_reg.results.tables import as_csv, as_markdown, full_table, runs_table, shown, write_text
+from cnn_reg.results.tables import as_csv, as_markdown, common_task, full_table, runs_table, shown, write_text
 from tensornet.cli.arguments import examples
 
 _COLORS = {"finished": "green", "unfinished": "yellow", "failed": "red", "unreadable": "magenta"}
@@ -65,7 +65,7 @@ def run(arguments: Any, console: Console) -> int:
     records = read_runs(arguments.folder)
     table = runs_table(records, arguments.folder)
     if records:
-        _show(table, console)
+        _show(table, common_task(records), console)
     console.print(_counted(records, arguments.folder), highlight=False, soft_wrap=True)
     if arguments.csv:
         write_text(arguments.csv, as_csv(full_table(records, arguments.folder)))
@@ -74,28 +74,21 @@ def run(arguments: Any, console: Console) -> int:
     return 0
 
 
-def _show(table: Rows, console: Console) -> None:
+def _show(table: Rows, task: str | None, console: Console) -> None:
     """The table, with folders where there is room for them, and below it the notes, which are long."""
-    tasks = {row[1] for row in table.rows}
-    hidden = {"run", "note"} | ({"task"} if len(tasks) == 1 else set())
-    kept = [number for number, name in enumerate(table.columns) if name not in hidden]
-    grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title=Text(shown(*tasks)) if len(tasks) == 1 else None, title_justify="left")
-    for number in kept:
-        grid.add_column(table.columns[number], justify="right" if table.columns[number] in _NUMBERS else "left", no_wrap=True)
     wide = console.width >= WIDE
-    if wide:
-        grid.add_column("run", overflow="fold")
+    kept = table.columns[: -1 if wide else -2]
+    grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title=Text(task) if task else None, title_justify="left")
+    for name in kept:
+        grid.add_column(name, justify="right" if name in _NUMBERS else "left", no_wrap=name != "run", overflow="fold")
     for row in table.rows:
-        cells = [Text(shown(row[number]), _COLORS.get(shown(row[number]), "")) for number in kept]
-        grid.add_row(*cells, *([Text(shown(row[0]))] if wide else []))
+        grid.add_row(*(Text(shown(cell), _COLORS.get(shown(cell), "")) for cell in row[: len(kept)]))
     console.print(grid)
     for row in table.rows:
         if row[-1]:
-            console.print(Text(f"{row[0]}: {row[-1]}"), soft_wrap=True)
+            console.print(Text(f"{row[-2]}: {row[-1]}"), soft_wrap=True)
     if not wide:
-        console.print(
-            f"From {WIDE} columns on the runs' folders are shown too; --csv and --markdown have them in any case.", soft_wrap=True
-        )
+        console.print(f"From {WIDE} columns on the folders are shown too; --csv and --markdown have them in any case.", soft_wrap=True)
 
 
 def _counted(records: list[Record], folder: Path) -> str:

@@ -97,8 +97,10 @@ def _draw_chart(axes: Axes, chart: Chart) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[0]:
-        beside = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if len(chart.lines) > MOST_INSIDE else {}
-        axes.legend(fontsize=8, frameon=False, **beside)
+        if len(chart.lines) > MOST_INSIDE:
+            axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        else:
+            axes.legend(fontsize=8, frameon=False)
     else:
         axes.text(0.5, 0.6, "no finished run", ha="center", transform=axes.transAxes, color="0.35")
 

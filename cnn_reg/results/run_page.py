@@ -47,7 +47,7 @@ def run_page(folder: str | os.PathLike[str], *, data: Path | None = None, device
     if record.config is None:
         raise ValueError(record.reason)
     config = record.config
-    values = as_dict(config)
+    values, configuration = as_dict(config), _configuration(config)
     axis = next(name for name in AXES if name in values)
     return render(
         "run.html",
@@ -55,11 +55,13 @@ def run_page(folder: str | os.PathLike[str], *, data: Path | None = None, device
         folder=record.folder.resolve().name,
         facts=_facts(record, config),
         reason=record.reason,
+        meaning=": the circles are connected" if config.dataset == "pathfinder" else ": both pictures are of one class",
         notes=["The pictures are a stand-in of CIFAR10."] if config.dataset == "same-class" and config.source != "cifar10" else [],
         curves=[panel_image(*pair) for pair in zip(curve_panels(record.epoch_records, record.distance_accuracy), CURVES)]
         if record.epoch_records
         else [],
-        configuration=_configuration(config),
+        changed=Table(configuration.columns, tuple(row for row in configuration.rows if row[-1])),
+        configuration=configuration,
         epochs=_epochs(record),
         **_network_parts(record.folder, data, device),
     )
@@ -83,7 +85,7 @@ def _configuration(config: Config) -> Table:
     values = as_dict(config)
     paper = as_dict(preset("paper", dataset=config.dataset, **({"model": config.model} if ":" not in config.model else {})))
     rows = tuple((name.replace("_", " "), str(value), "" if value == paper[name] else str(paper[name])) for name, value in values.items())
-    return Table(("field", "value", "the paper's recipe, where it differs"), rows)
+    return Table(("field", "value", "in the paper's recipe, where it differs"), rows)
 
 
 def _epochs(record: Record) -> Table:
@@ -112,5 +114,5 @@ def _network_parts(folder: Path, data: Path | None, device: torch.device | str) 
 
 
 def _sample(sample: Sample) -> Image:
-    text = f"label {sample.label}, said {sample.probability:.2f}"
+    text = f"label {sample.label}, network {sample.probability:.2f}"
     return pixel_image(sample.picture, f"test image {sample.number}, {text}", text)

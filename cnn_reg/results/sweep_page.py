@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,11 +22,13 @@ class ShownChart(NamedTuple):
         title: Data set and network.
         picture: The picture.
         table: Its numbers.
+        notes: What a reader has to know.
     """
 
     title: str
     picture: Image
     table: Table
+    notes: tuple[str, ...]
 
 
 class ShownRun(NamedTuple):
@@ -88,8 +91,8 @@ def sweep_page(folder: Path, records: Sequence[Record], charts: Sequence[Chart])
 
 
 def _chart(chart: Chart) -> ShownChart:
-    picture = figure_image(charts_figure([chart]), chart.title)
-    return ShownChart(chart.title.partition(":")[0], picture, charts_table([chart]))
+    bare = replace(chart, notes=())  # which are too small to read in a picture on a phone
+    return ShownChart(chart.title.partition(":")[0], figure_image(charts_figure([bare]), chart.title), charts_table([chart]), chart.notes)
 
 
 def _run(anchor: str, record: Record, folder: Path, fields: Sequence[str]) -> ShownRun:

@@ -34,7 +34,7 @@ class Table(NamedTuple):
 
 
 def runs_table(records: Sequence[Record], folder: Path) -> Table:
-    """What a reader wants to know of runs: one row each, with the fields in which they differ.
+    """What a reader wants to know of runs: one row each, with the fields in which they differ, and their tasks where these differ.
 
     Args:
         records: The runs.
@@ -42,11 +42,25 @@ def runs_table(records: Sequence[Record], folder: Path) -> Table:
 
     Example:
         >>> runs_table([Record(Path("a/b"), "failed", "no disk")], Path("a")).rows
-        (('b', None, 'failed', '0', '', '', '', 'no disk'),)
+        (('failed', '0', '', '', '', 'b', 'no disk'),)
     """
     fields = told_fields(records)
-    columns = ("run", "task", *(name.replace("_", " ") for name in fields), "state", "epochs", "test", "train", "time", "note")
-    return Table(columns, tuple(_run_row(record, folder, fields) for record in records))
+    told = ("task",) if common_task(records) is None else ()
+    columns = (*told, *(name.replace("_", " ") for name in fields), "state", "epochs", "test", "train", "time", "run", "note")
+    rows = (_run_row(record, folder, fields) for record in records)
+    return Table(columns, tuple(row if told else row[1:] for row in rows))
+
+
+def common_task(records: Sequence[Record]) -> str | None:
+    """The data set and the network that all runs have in common; ``None`` where they differ.
+
+    Example:
+        >>> from cnn_reg.config import Config
+        >>> common_task([Record(Path("a"), "finished", config=Config()), Record(Path("b"), "failed")])
+        'Pathfinder, resnet18'
+    """
+    tasks = {task_of(record.config) for record in records if record.config is not None}
+    return None if len(tasks) > 1 else "".join(tasks)
 
 
 def told_fields(records: Sequence[Record]) -> list[str]:
@@ -68,7 +82,6 @@ def _run_row(record: Record, folder: Path, fields: Sequence[str]) -> tuple[Cell,
     other = record.version not in ("", __version__)
     limit = f" of {record.config.epochs}" if record.config is not None and record.state != "finished" else ""
     return (
-        line(record.folder.relative_to(folder).as_posix()),
         None if record.config is None else task_of(record.config),
         *(known.get(name) for name in fields),
         f"{record.state} (version {line(record.version)})" if other else record.state,
@@ -76,6 +89,7 @@ def _run_row(record: Record, folder: Path, fields: Sequence[str]) -> tuple[Cell,
         percent(record.test_accuracy),
         percent(record.train_accuracy),
         duration(record.seconds),
+        line(record.folder.relative_to(folder).as_posix()),
         record.reason or _age(record),
     )
 
@@ -119,20 +133,21 @@ def full_table(records: Sequence[Record], folder: Path) -> Table:
 
 
 def charts_table(charts: Sequence[Chart]) -> Table:
-    """The numbers of charts: one row a point, accuracies in percent.
+    """The numbers of at least one chart: one row a point, accuracies in percent.
 
     Example:
         >>> from cnn_reg.results.charts import Line, Point
         >>> charts_table([Chart("t", "distance", (Line("a", (Point(0, (0.5, 0.75), 1),)),), ())]).rows
-        (('a', 'distance', 0, 2, 62.5, 17.68, '50.0 75.0', 1, None, None),)
+        (('a', 0, 2, 62.5, 17.68, '50.0 75.0', 1, None, None),)
     """
-    columns = ("line", "axis", "at", "runs", "mean", "deviation", "each", "missing", "distance alone", "paper")
-    rows = []
+    several = len(charts) > 1
+    place = ("axis", "at") if several else (charts[0].axis.replace("_", " "),)
+    columns = ("line", *place, "runs", "mean", "deviation", "each", "missing", "distance alone", "paper")
+    rows: list[tuple[Cell, ...]] = []
     for chart in charts:
-        task = (chart.title.partition(":")[0],) if len(charts) > 1 else ()
-        for row in chart.lines:
-            rows += [(*task, row.label, chart.axis.replace("_", " "), *_numbers(point)) for point in row.points]
-    return Table((("task", *columns) if len(charts) > 1 else columns), tuple(rows))
+        task, axis = ((chart.title.partition(":")[0],), (chart.axis.replace("_", " "),)) if several else ((), ())
+        rows += [(*task, row.label, *axis, *_numbers(point)) for row in chart.lines for point in row.points]
+    return Table((("task", *columns) if several else columns), tuple(rows))
 
 
 def _numbers(point: Point) -> tuple[Cell, ...]:
