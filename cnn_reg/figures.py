@@ -163,6 +163,7 @@ def locality_panels(measured: Sequence[Mapping[str, Any]]) -> list[Panel]:
         for row in measured:
             axes.semilogy(range(1, len(row["singular_values"]) + 1), row["singular_values"], marker=".", label=row["title"])
         axes.set(xlabel="number", ylabel="singular value, two regions")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_ylim(bottom=1e-7)
 
     return [cosine, spectrum, *(functools.partial(_field, row) for row in measured)]

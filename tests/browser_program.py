@@ -80,7 +80,8 @@ def main(path: str, width: int, out: str, screenshot: str = "") -> None:
     QTimer.singleShot(PATIENCE, application.quit)
     application.exec()
     view.setPage(None)
-    del page  # before its profile
+    page.deleteLater()  # before its profile
+    application.processEvents()
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 from cnn_reg.config import Config, as_dict
 from tensornet import __version__
@@ -39,16 +40,8 @@ def made_run(
 def made_study(folder: Path) -> None:
     """Twelve finished runs: path lengths 5 and 7, with and without the penalty, three seeds."""
     means = {(5, 0.0): 0.52, (5, 3.0): 0.67, (7, 0.0): 0.49, (7, 3.0): 0.52}
+    same: dict[str, Any] = {"train_images": 4000, "test_images": 1000, "image_size": 100, "width": 0.25, "epochs": 40}
     for (length, coefficient), mean in means.items():
         for seed, more in enumerate((-0.01, 0.0, 0.02)):
-            config = Config(
-                path_length=length,
-                coefficient=coefficient,
-                seed=seed,
-                train_images=4000,
-                test_images=1000,
-                image_size=100,
-                width=0.25,
-                epochs=40,
-            )
+            config = Config(path_length=length, coefficient=coefficient, seed=seed, **same)
             made_run(folder / f"length-{length}-coefficient-{coefficient:g}-seed-{seed}", config, mean + more, epochs=40)

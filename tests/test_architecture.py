@@ -193,9 +193,26 @@ TABLE = {
     "cnn_reg.sweeps.cluster": Row("checks executors jobs", lazy="ray"),
     "cnn_reg.sweeps.search": Row("config grid", lazy="optuna"),
     "cnn_reg.sweeps.sweep": Row("tensornet config executors grid jobs files.storage"),
+    "cnn_reg.trained": Row("checks files.runs files.storage config networks tasks", "torch"),
+    "cnn_reg.locality_profile": Row("cnn_reg.locality regions", "torch"),
+    "cnn_reg.results": Row(),
+    "cnn_reg.results.records": Row("checks files.runs files.storage config sweeps.jobs trained"),
+    "cnn_reg.results.listings": Row("checks files.storage config sweeps.jobs"),
+    "cnn_reg.results.published": Row("config"),
+    "cnn_reg.results.charts": Row("tensornet config data.image_set published records"),
+    "cnn_reg.results.named": Row("config charts listings records sweeps.grids sweeps.paper"),
+    "cnn_reg.results.plots": Row("charts files.storage", lazy="matplotlib"),
+    "cnn_reg.results.tables": Row("tensornet checks files.storage config charts records"),
+    "cnn_reg.results.samples": Row("data data.pathfinder data.sources files.storage plots", "numpy torch", lazy="matplotlib"),
+    "cnn_reg.results.predictions": Row("checks data", "numpy torch"),
+    "cnn_reg.results.pages": Row("tensornet figures tables", "numpy", lazy="jinja2 matplotlib"),
+    "cnn_reg.results.run_page": Row(
+        "checks config figures locality_profile charts pages predictions records tables sweeps.jobs tasks trained", "torch"
+    ),
+    "cnn_reg.results.sweep_page": Row("charts pages plots records tables"),
     "cnn_reg.cli.data": Row("cli.arguments data.baseline data.pair_file data.pathfinder_file data.sources", "rich"),
     "cnn_reg.cli.locality": Row(
-        "cli.arguments files.runs files.storage config figures cnn_reg.locality networks regions tasks", "rich torch"
+        "cli.arguments files.storage config figures locality_profile networks tasks trained", "rich torch"
     ),
     "cnn_reg.cli.train": Row(
         "tensornet cli.arguments config training.distributed training.interrupts training.loop training.running training.trackers "
@@ -210,7 +227,14 @@ TABLE = {
         "sweeps.jobs sweeps.paper sweeps.pool sweeps.search sweeps.sweep training.interrupts",
         "rich torch",
     ),
-    "cnn_reg.cli": Row("cli.arguments cli.commands data locality sweep train"),
+    "cnn_reg.cli.runs": Row("cli.arguments results.listings results.records results.tables", "rich"),
+    "cnn_reg.cli.figure": Row(
+        "cli.arguments results.charts results.named results.plots results.records results.samples results.tables", "rich"
+    ),
+    "cnn_reg.cli.report": Row(
+        "cli.arguments files.runs results.named results.records results.run_page results.sweep_page results.tables", "rich"
+    ),
+    "cnn_reg.cli": Row("cli.arguments cli.commands data figure locality report runs sweep train"),
     "cnn_reg.__main__": Row("cli"),
 }
 SLOW = ("matplotlib", "tensorly", "sklearn", "PIL", "pyarrow", "rich", "pandas", "torchvision")  # never loaded by `import tensornet`

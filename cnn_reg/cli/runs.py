@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -19,7 +20,8 @@ from tensornet.cli.arguments import examples
 
 _COLORS = {"finished": "green", "unfinished": "yellow", "failed": "red", "unreadable": "magenta"}
 WIDE = 110  # columns of a terminal in which there is room for folders
-_NUMBERS = ("epochs", "test", "train", "time")
+LONGEST = 1000  # columns of a table
+_NUMBERS = ("done", "test", "train", "time")
 
 
 def add_command(commands: Any) -> None:
@@ -80,10 +82,11 @@ def _show(table: Rows, task: str | None, console: Console) -> None:
     kept = table.columns[: -1 if wide else -2]
     grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title=Text(task) if task else None, title_justify="left")
     for name in kept:
-        grid.add_column(name, justify="right" if name in _NUMBERS else "left", no_wrap=name != "run", overflow="fold")
+        grid.add_column(name, justify="right" if name in _NUMBERS else "left", no_wrap=True)
     for row in table.rows:
         grid.add_row(*(Text(shown(cell), _COLORS.get(shown(cell), "")) for cell in row[: len(kept)]))
-    console.print(grid)
+    grid.width = Measurement.get(console, console.options.update(max_width=LONGEST), grid).maximum
+    console.print(grid, crop=False, soft_wrap=True)  # a row that is too long goes on in the next line, whole
     for row in table.rows:
         if row[-1]:
             console.print(Text(f"{row[-2]}: {row[-1]}"), soft_wrap=True)

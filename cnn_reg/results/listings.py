@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cnn_reg.config import Config, from_dict
+from cnn_reg.sweeps.jobs import LISTING
 from tensornet.checks import line
 from tensornet.files.storage import read_json
-
-LISTING = "sweep.json"
 
 
 class Listing(NamedTuple):

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cnn_reg.config import Config
+from cnn_reg.sweeps.jobs import FAILURE
 from cnn_reg.trained import read_config
 from tensornet.checks import line
 from tensornet.files.runs import CONFIG, RECORDS, SUMMARY, read_records
 from tensornet.files.storage import read_json
 
-FAILURE = "failure.json"  # beside a run's other files, where its last attempt failed: the reason and the time
 State = Literal["finished", "unfinished", "failed", "unreadable"]
 STATES: tuple[State, ...] = ("finished", "unfinished", "failed", "unreadable")
 

@@ -16,6 +16,7 @@ from cnn_reg.results.pages import Image, panel_image, pixel_image, render
 from cnn_reg.results.predictions import Sample, sample_predictions
 from cnn_reg.results.records import Record, read_run
 from cnn_reg.results.tables import Table, duration, percent
+from cnn_reg.sweeps.jobs import IMAGES
 from cnn_reg.tasks import make_task
 from cnn_reg.trained import load_network
 from tensornet.checks import line
@@ -103,13 +104,14 @@ def _network_parts(folder: Path, data: Path | None, device: torch.device | str) 
     nothing: dict[str, Any] = {"right": [], "wrong": [], "locality": [], "measured": 0, "refusal": ""}
     try:
         config, network = load_network(folder)
-        images = make_task(config, data, device).test
+        cache = Path(folder).parent / IMAGES  # of the sweep that the run may be of
+        images = make_task(config, data, device, cache=cache if cache.is_dir() else None).test
     except (ValueError, OSError) as error:
         return {**nothing, "refusal": line(error)}
     right, wrong = sample_predictions(network.to(device), images)
     found = {**nothing, "right": [_sample(sample) for sample in right], "wrong": [_sample(sample) for sample in wrong]}
     chosen = images.batch(torch.arange(min(MEASURED, len(images))))
-    profile = locality_profile("test images", network, chosen)
+    profile = locality_profile(words([("coefficient", config.coefficient), ("seed", config.seed)]), network, chosen)
     return {**found, "measured": len(chosen), "locality": [panel_image(*pair) for pair in zip(locality_panels([profile]), LOCALITY)]}
 
 

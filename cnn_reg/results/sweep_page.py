@@ -80,10 +80,7 @@ def sweep_page(folder: Path, records: Sequence[Record], charts: Sequence[Chart])
         title=f"Runs in {folder.resolve().name}",
         folder=folder.resolve().name,
         facts=[*facts, ("time of all steps", duration(seconds))],
-        charts=[
-            ShownChart(chart.title.partition(":")[0], figure_image(charts_figure([chart]), chart.title), charts_table([chart]))
-            for chart in charts
-        ],
+        charts=[_chart(chart) for chart in charts],
         runs=runs_table(records, folder),
         links={run.name: run.anchor for run in each},
         each=each,

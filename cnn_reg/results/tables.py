@@ -46,7 +46,7 @@ def runs_table(records: Sequence[Record], folder: Path) -> Table:
     """
     fields = told_fields(records)
     told = ("task",) if common_task(records) is None else ()
-    columns = (*told, *(name.replace("_", " ") for name in fields), "state", "epochs", "test", "train", "time", "run", "note")
+    columns = (*told, *(name.replace("_", " ") for name in fields), "state", "done", "test", "train", "time", "run", "note")
     rows = (_run_row(record, folder, fields) for record in records)
     return Table(columns, tuple(row if told else row[1:] for row in rows))
 
@@ -138,7 +138,7 @@ def charts_table(charts: Sequence[Chart]) -> Table:
     Example:
         >>> from cnn_reg.results.charts import Line, Point
         >>> charts_table([Chart("t", "distance", (Line("a", (Point(0, (0.5, 0.75), 1),)),), ())]).rows
-        (('a', 0, 2, 62.5, 17.68, '50.0 75.0', 1, None, None),)
+        (('a', 0, 2, 62.5, 17.68, '50.0 75.0', 1),)
     """
     several = len(charts) > 1
     place = ("axis", "at") if several else (charts[0].axis.replace("_", " "),)
@@ -147,7 +147,12 @@ def charts_table(charts: Sequence[Chart]) -> Table:
     for chart in charts:
         task, axis = ((chart.title.partition(":")[0],), (chart.axis.replace("_", " "),)) if several else ((), ())
         rows += [(*task, row.label, *axis, *_numbers(point)) for row in chart.lines for point in row.points]
-    return Table((("task", *columns) if several else columns), tuple(rows))
+    return _without_empty(Table((("task", *columns) if several else columns), tuple(rows)))
+
+
+def _without_empty(table: Table) -> Table:
+    kept = [number for number in range(len(table.columns)) if any(row[number] is not None for row in table.rows)]
+    return Table(tuple(table.columns[number] for number in kept), tuple(tuple(row[number] for number in kept) for row in table.rows))
 
 
 def _numbers(point: Point) -> tuple[Cell, ...]:
