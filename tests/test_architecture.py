@@ -211,9 +211,7 @@ TABLE = {
     ),
     "cnn_reg.results.sweep_page": Row("charts pages plots records tables"),
     "cnn_reg.cli.data": Row("cli.arguments data.baseline data.pair_file data.pathfinder_file data.sources", "rich"),
-    "cnn_reg.cli.locality": Row(
-        "cli.arguments files.storage config figures locality_profile networks tasks trained", "rich torch"
-    ),
+    "cnn_reg.cli.locality": Row("cli.arguments files.storage config figures locality_profile networks tasks trained", "rich torch"),
     "cnn_reg.cli.train": Row(
         "tensornet cli.arguments config training.distributed training.interrupts training.loop training.running training.trackers "
         "training.trainer",
