@@ -18,6 +18,7 @@ from PySide6.QtWidgets import QApplication
 
 PATIENCE = 60_000  # milliseconds
 MEASURED = """JSON.stringify({
+    title: document.title,
     window: innerWidth,
     page: document.documentElement.scrollWidth,
     height: document.documentElement.scrollHeight,

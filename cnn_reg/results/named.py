@@ -67,5 +67,6 @@ def folder_charts(folder: Path, records: Sequence[Record]) -> list[Chart]:
     """
     listings = read_listings(folder)
     if listings:
-        return [chart for listing in listings for chart in make_charts(records, listing.runs, published=listing.name in NAMES)]
+        known = (listing for listing in listings if listing.runs)  # whose search is over
+        return [chart for listing in known for chart in make_charts(records, listing.runs, published=listing.name in NAMES)]
     return make_charts(records) if any(record.config for record in records) else []

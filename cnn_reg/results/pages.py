@@ -77,7 +77,7 @@ def pixel_image(picture: NDArray[np.uint8], text: str, caption: str) -> Image:
     from matplotlib.image import imsave
 
     written = io.BytesIO()
-    imsave(written, picture, format="png", cmap="gray", vmin=0, vmax=255)
+    imsave(written, picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2), format="png")
     return Image(f"data:image/png;base64,{base64.b64encode(written.getvalue()).decode()}", text, caption, pixels=True)
 
 

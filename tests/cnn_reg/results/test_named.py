@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cnn_reg.config import Config, as_dict
+from cnn_reg.config import Config, as_dict, from_dict
 from cnn_reg.results.listings import read_listings
 from cnn_reg.results.named import FIGURES, expected_runs, figure_charts, folder_charts
 from cnn_reg.results.records import Record
@@ -16,7 +16,7 @@ from cnn_reg.sweeps.sweep import write_listing
 
 
 def done(config, accuracy=0.5):
-    return Record(Path("a"), "finished", config=config, version="0.1.0", test_accuracy=accuracy, train_accuracy=1.0)
+    return Record(Path("a"), "finished", config=from_dict(as_dict(config)), version="0.1.0", test_accuracy=accuracy, train_accuracy=1.0)
 
 
 @pytest.mark.parametrize("name", NAMES)

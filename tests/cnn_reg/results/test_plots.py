@@ -56,8 +56,8 @@ def test_nothing_lies_outside_of_the_picture():
     figure.draw_without_rendering()
     box = figure.get_tightbbox()
     width, height = figure.get_size_inches()
-    assert -0.05 <= box.x0
-    assert -0.05 <= box.y0
+    assert box.x0 >= -0.05
+    assert box.y0 >= -0.05
     assert box.x1 <= width + 0.05
     assert box.y1 <= height + 0.05
 

@@ -73,7 +73,7 @@ def test_cells_cannot_break_a_table_in_markdown(text):
     plain = lines[2].replace("\\\\", "").replace("\\|", "")
     assert plain.count("|") == 3
     assert "<" not in lines[2]
-    assert "](" not in lines[2]
+    assert "](" not in lines[2].replace("\\](", "")
 
 
 def test_numbers_of_a_chart(tmp_path):
