@@ -47,15 +47,33 @@ def pages(tmp_path_factory):
     return folder
 
 
+def look(page, width):
+    """What the browser sees of a page."""
+    out = page.with_suffix(f".{width}.json")
+    command = [sys.executable, str(PROGRAM), str(page), str(width), str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert out.exists(), done.stderr
+    return json.loads(out.read_text())
+
+
+def test_the_browser_sees_what_is_wrong(tmp_path):
+    page = tmp_path / "wrong.html"
+    page.write_text(
+        '<!DOCTYPE html><title>wrong</title><img alt="remote" src="http://127.0.0.1:9/x.png"><div style="width: 600px">wide</div>'
+        '<script>console.error("oops")</script><a href="#nowhere">nowhere</a>'
+    )
+    seen = look(page, 390)
+    assert seen["requests"] == [page.as_uri(), "http://127.0.0.1:9/x.png"]
+    assert "oops" in seen["said"][0]
+    assert (seen["images"], seen["beyond"], seen["injected"], seen["missing"]) == ([["remote", False]], ["DIV"], 1, 1)
+    assert seen["page"] > 390
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize(("name", "images"), [("run", 10), ("sweep", 1), ("odd", 1)])
 def test_a_page_in_a_browser(pages, name, images, width):
-    page, out = pages / f"{name}.html", pages / f"{name}-{width}.json"
-    done = subprocess.run(
-        [sys.executable, str(PROGRAM), str(page), str(width), str(out)], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert out.exists(), done.stderr
-    seen = json.loads(out.read_text())
+    page = pages / f"{name}.html"
+    seen = look(page, width)
     assert seen["requests"] == [page.as_uri()], "nothing but the page itself is asked for"
     assert seen["said"] == [], "no errors on the console"
     assert seen["title"] in page.read_text(encoding="utf-8").partition("<title>")[2].partition("</title>")[0]
