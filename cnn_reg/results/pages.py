@@ -26,7 +26,7 @@ class Image(NamedTuple):
         data: As a ``data:`` address.
         text: What it shows, in words.
         caption: Below it.
-        pixels: Whether its pixels are to be seen.
+        pixels: Whether it is an image of a data set, which gets a border.
     """
 
     data: str

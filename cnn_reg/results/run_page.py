@@ -74,7 +74,7 @@ def _facts(record: Record, config: Config) -> list[tuple[str, str]]:
         ("test accuracy", percent(record.test_accuracy) or "-"),
         ("training accuracy", percent(record.train_accuracy) or "-"),
         ("distance alone", percent(record.distance_accuracy)),
-        ("epochs", f"{record.epochs} of at most {config.epochs}"),
+        ("epochs", f"{record.epochs} of {config.epochs}"),
         ("time of the steps", duration(record.seconds)),
         ("device", record.device),
         ("version", record.version),
