@@ -69,6 +69,8 @@ class Trained(NamedTuple):
 def load_network(checkpoint: str | os.PathLike[str]) -> Trained:
     """The network in a checkpoint of ``cnn-reg train``, whether the run is finished or not.
 
+    A configuration may name a function of some package that makes the network. It is imported and called: load runs that you trust.
+
     Args:
         checkpoint: A run's folder, or the checkpoint in it, beside which its ``config.json`` lies.
 

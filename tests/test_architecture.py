@@ -199,17 +199,20 @@ TABLE = {
     "cnn_reg.results.records": Row("checks files.runs files.storage config sweeps.jobs trained"),
     "cnn_reg.results.listings": Row("checks files.storage config sweeps.jobs"),
     "cnn_reg.results.published": Row("config"),
-    "cnn_reg.results.charts": Row("tensornet config data.image_set published records"),
+    "cnn_reg.results.wording": Row("config data.image_set"),
+    "cnn_reg.results.notes": Row("tensornet config published records wording"),
+    "cnn_reg.results.charts": Row("config notes published records wording"),
     "cnn_reg.results.named": Row("config charts listings records sweeps.grids sweeps.paper"),
-    "cnn_reg.results.plots": Row("charts files.storage", lazy="matplotlib"),
-    "cnn_reg.results.tables": Row("tensornet checks files.storage config charts records"),
-    "cnn_reg.results.samples": Row("data data.pathfinder data.sources files.storage plots", "numpy torch", lazy="matplotlib"),
+    "cnn_reg.results.plots": Row("charts dynamics.plotting files.storage", lazy="matplotlib"),
+    "cnn_reg.results.tables": Row("checks files.storage"),
+    "cnn_reg.results.rows": Row("tensornet checks config charts records tables wording"),
+    "cnn_reg.results.samples": Row("data data.pathfinder data.sources dynamics.plotting files.storage", "numpy torch", lazy="matplotlib"),
     "cnn_reg.results.predictions": Row("checks data", "numpy torch"),
     "cnn_reg.results.pages": Row("tensornet figures tables", "numpy", lazy="jinja2 matplotlib"),
     "cnn_reg.results.run_page": Row(
-        "checks config figures locality_profile charts pages predictions records tables sweeps.jobs tasks trained", "torch"
+        "checks config figures locality_profile pages predictions records tables wording sweeps.jobs tasks trained", "torch"
     ),
-    "cnn_reg.results.sweep_page": Row("charts pages plots records tables"),
+    "cnn_reg.results.sweep_page": Row("charts pages plots records rows tables wording"),
     "cnn_reg.cli.data": Row("cli.arguments data.baseline data.pair_file data.pathfinder_file data.sources", "rich"),
     "cnn_reg.cli.locality": Row("cli.arguments files.storage config figures locality_profile networks tasks trained", "rich torch"),
     "cnn_reg.cli.train": Row(
@@ -225,9 +228,11 @@ TABLE = {
         "sweeps.jobs sweeps.paper sweeps.pool sweeps.search sweeps.sweep training.interrupts",
         "rich torch",
     ),
-    "cnn_reg.cli.runs": Row("cli.arguments results.listings results.records results.tables", "rich"),
+    "cnn_reg.cli.runs": Row("cli.arguments results.listings results.records results.rows results.tables", "rich"),
     "cnn_reg.cli.figure": Row(
-        "cli.arguments results.charts results.named results.plots results.records results.samples results.tables", "rich"
+        "cli.arguments dynamics.plotting results.charts results.named results.plots results.records results.rows results.samples "
+        "results.tables",
+        "rich",
     ),
     "cnn_reg.cli.report": Row(
         "cli.arguments files.runs results.named results.records results.run_page results.sweep_page results.tables", "rich"

@@ -9,11 +9,13 @@ from rich.console import Console
 
 from cnn_reg.results.charts import Chart
 from cnn_reg.results.named import FIGURES, figure_charts
-from cnn_reg.results.plots import check_picture_name, draw_charts
+from cnn_reg.results.plots import draw_charts
 from cnn_reg.results.records import read_runs
+from cnn_reg.results.rows import charts_table
 from cnn_reg.results.samples import draw_samples
-from cnn_reg.results.tables import as_csv, as_markdown, charts_table, write_text
+from cnn_reg.results.tables import as_csv, as_markdown, write_text
 from tensornet.cli.arguments import examples, seed
+from tensornet.dynamics.plotting import check_suffix
 
 SAMPLES = "fig5"
 
@@ -69,7 +71,7 @@ def run(arguments: Any, console: Console) -> int:
         The figure is ...5.png.
         0
     """
-    check_picture_name(arguments.out)
+    check_suffix(arguments.out)
     if arguments.name == SAMPLES:
         draw_samples(arguments.out, arguments.source, seed=arguments.seed, folder=arguments.data)
         console.print(f"The figure is {arguments.out}.", highlight=False, soft_wrap=True)

@@ -14,8 +14,9 @@ from rich.text import Text
 
 from cnn_reg.results.listings import read_listings
 from cnn_reg.results.records import STATES, Record, read_runs
+from cnn_reg.results.rows import common_task, full_table, runs_table
 from cnn_reg.results.tables import Table as Rows
-from cnn_reg.results.tables import as_csv, as_markdown, common_task, full_table, runs_table, shown, write_text
+from cnn_reg.results.tables import as_csv, as_markdown, shown, write_text
 from tensornet.cli.arguments import examples
 
 _COLORS = {"finished": "green", "unfinished": "yellow", "failed": "red", "unreadable": "magenta"}

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import statistics
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cnn_reg.config import FIELDS, Config, as_dict, from_dict, preset
-from cnn_reg.data.image_set import NOT_CIFAR10
+from cnn_reg.config import FIELDS, Config, as_dict, from_dict
+from cnn_reg.results.notes import chart_notes
 from cnn_reg.results.published import published_accuracy
 from cnn_reg.results.records import Record, finished
-from tensornet import __version__
+from cnn_reg.results.wording import AXES, SWITCHED_OFF, task_of, varying, words
 
 REPEATED = ("seed", "data_seed")  # fields that make another run of the same experiment
-SWITCHED_OFF = ("weight_decay", "dropout")  # fields whose value 0 need not be named
-AXES = ("path_length", "distance")
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ def make_charts(records: Iterable[Record], expected: Iterable[tuple[str, Config]
     Example:
         >>> from pathlib import Path
         >>> runs = [
-        ...     Record(Path(f"{seed}"), "finished", config=Config(seed=seed), version=__version__, test_accuracy=0.5 + seed / 4)
+        ...     Record(Path(f"{seed}"), "finished", config=Config(seed=seed), version="0.1.0", test_accuracy=0.5 + seed / 4)
         ...     for seed in (0, 1)
         ... ]
         >>> chart = make_charts(runs)[0]
@@ -117,45 +114,6 @@ def make_charts(records: Iterable[Record], expected: Iterable[tuple[str, Config]
     for config, name in wanted.items():
         groups.setdefault(task_of(config), {})[config] = name
     return [_chart(title, configs, records, published) for title, configs in groups.items()]
-
-
-def varying(configs: Sequence[Config]) -> list[str]:
-    """Fields in which configurations differ, in the order of :class:`Config`; of two data sets, those that both have.
-
-    Example:
-        >>> varying([Config(seed=1, path_length=5), Config(seed=2, path_length=5)])
-        ['seed']
-    """
-    dicts = [as_dict(config) for config in configs]
-    return [name for name in FIELDS if len({fields[name] for fields in dicts if name in fields}) > 1]
-
-
-def words(fields: Iterable[tuple[str, Any]]) -> str:
-    """Names and values of fields in words.
-
-    Example:
-        >>> words([("weight_decay", 0.001), ("coefficient", 9.0), ("channels_last", True)])
-        'weight decay 0.001, coefficient 9, channels last'
-    """
-
-    def told(name: str, value: Any) -> str:
-        if isinstance(value, bool):
-            return name if value else f"no {name}"
-        return f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
-
-    return ", ".join(told(name.replace("_", " "), value) for name, value in fields)
-
-
-def task_of(config: Config) -> str:
-    """The data set and the network of a configuration, without its path length or distance; stand-ins are marked.
-
-    Example:
-        >>> task_of(Config()), task_of(Config(dataset="same-class", source="digits"))
-        ('Pathfinder, resnet18', 'Is Same Class, digits (not CIFAR10), resnet18')
-    """
-    if config.dataset == "pathfinder":
-        return f"Pathfinder{', distances matched' if config.matched else ''}, {config.model}"
-    return f"Is Same Class, {'CIFAR10' if config.source == 'cifar10' else f'{config.source} ({NOT_CIFAR10})'}, {config.model}"
 
 
 def _chart(task: str, labelled: dict[Config, str], records: list[Record], published: bool) -> Chart:
@@ -174,7 +132,7 @@ def _chart(task: str, labelled: dict[Config, str], records: list[Record], publis
         points = [_point([config for config in chosen if getattr(config, axis) == x], done, axis, published) for x in places]
         lines.append(Line(_label(name, own, setting), tuple(points)))
     title = f"{task}: {_counted([point for row in lines for point in row.points])}"
-    return Chart(title, axis, tuple(lines), tuple(_notes(configs, records, done, names, published)))
+    return Chart(title, axis, tuple(lines), tuple(chart_notes(configs, records, done, [axis, *names], published=published)))
 
 
 def _axis(names: list[str], configs: list[Config]) -> str:
@@ -211,42 +169,3 @@ def _counted(points: Sequence[Point]) -> str:
         return "no finished run"
     seeds = f"{counts[0]} seed{'s' if counts[0] > 1 else ''}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
     return seeds if counts[-1] == 1 else f"mean and standard deviation over {seeds}"
-
-
-def _notes(configs: list[Config], records: list[Record], done: dict[Config, Record], names: list[str], published: bool) -> list[str]:
-    notes = []
-    other = _not_the_paper_s(configs, names)
-    if other:
-        notes.append(f"Not the paper's recipe: {other}.")
-    if published and any(published_accuracy(config) is not None for config in configs):
-        notes.append("Faint: the paper's Figure 6, five seeds, read off its plots.")
-    notes += _missing(configs, records, done)
-    runs = [record for record in records if record.state == "finished" and record.config in set(configs)]
-    copies = len(runs) - len({record.config for record in runs})
-    if copies:
-        notes.append(f"{copies} further run{'s' if copies > 1 else ''} of a configuration that is finished already not counted.")
-    versions = sorted({record.version for record in runs if record.version != __version__})
-    if versions:
-        notes.append(f"Runs of version {', '.join(versions)} are among them.")
-    return notes
-
-
-def _not_the_paper_s(configs: list[Config], names: list[str]) -> str:
-    """Fields that all runs share and that differ from the published recipe."""
-    mine = as_dict(configs[0])
-    theirs = as_dict(preset("paper", dataset=mine["dataset"], model=mine["model"]))
-    left_out = (*names, *REPEATED, *AXES, "coefficient", *SWITCHED_OFF, "source", "matched", "model")
-    return words((name, value) for name, value in mine.items() if name not in left_out and value != theirs[name])
-
-
-def _missing(configs: list[Config], records: list[Record], done: dict[Config, Record]) -> list[str]:
-    missing = [config for config in configs if config not in done]
-    if not missing:
-        return []
-    begun = {record.config: record for record in records if record.state != "finished"}
-    states = [begun.get(config) for config in missing]
-    counted = Counter("not begun" if record is None else record.state for record in states)
-    reasons = Counter(record.reason for record in states if record is not None and record.state == "failed")
-    parts = [f"{count} {state}" for state, count in counted.items()]
-    text = f"Missing: {len(missing)} of {len(configs)} runs ({', '.join(parts)})."
-    return [text, *(f"Failed {count} time{'s' if count > 1 else ''}: {reason[:200]}" for reason, count in reasons.most_common(3))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cnn_reg.config import Config, from_dict
 from cnn_reg.sweeps.jobs import LISTING
@@ -19,10 +19,12 @@ class Listing(NamedTuple):
     Attributes:
         name: Of the sweep.
         runs: Each with the name of its variant, which may be empty.
+        trials: The runs of the search before.
     """
 
     name: str
     runs: tuple[tuple[str, Config], ...]
+    trials: tuple[tuple[str, Config], ...]
 
 
 def read_listings(folder: str | os.PathLike[str]) -> list[Listing]:
@@ -45,6 +47,10 @@ def read_listings(folder: str | os.PathLike[str]) -> list[Listing]:
 def _read(path: Path) -> Listing:
     data = read_json(path)
     try:
-        return Listing(str(data["name"]), tuple((str(run["variant"]), from_dict(run["fields"])) for run in data["runs"]))
+        return Listing(str(data["name"]), *(_runs(data[part]) for part in ("runs", "trials")))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged or of another version ({line(error)})") from None
+
+
+def _runs(listed: Any) -> tuple[tuple[str, Config], ...]:
+    return tuple((str(run["variant"]), from_dict(run["fields"])) for run in listed)

@@ -20,7 +20,7 @@ def figure_charts(name: str, folder: Path, records: Sequence[Record]) -> list[Ch
     """The charts of a figure.
 
     Which runs it should show says the sweep's own list, if it is below the folder, and otherwise the sweep of that name in the size
-    of which most runs are there. The figure ``runs`` shows all runs that there are.
+    of which most runs are there. The figure ``runs`` shows all sweeps and other runs that there are.
 
     Args:
         name: One of ``FIGURES``.
@@ -39,7 +39,7 @@ def figure_charts(name: str, folder: Path, records: Sequence[Record]) -> list[Ch
     """
     choice("figure", name, FIGURES)
     if name == RUNS:
-        return make_charts(records)
+        return folder_charts(folder, records) or make_charts(records)
     return make_charts(records, expected_runs(name, folder, records), published=True)
 
 
@@ -59,14 +59,16 @@ def expected_runs(name: str, folder: Path, records: Sequence[Record]) -> Sequenc
 
 
 def folder_charts(folder: Path, records: Sequence[Record]) -> list[Chart]:
-    """The charts of whatever lies in a folder: of sweeps as they list their runs, and else of all runs that can be read.
+    """The charts of whatever lies in a folder: of sweeps, once their search is over, and of the runs that are of no sweep.
 
     Example:
         >>> folder_charts(Path("no such folder"), [])
         []
     """
     listings = read_listings(folder)
-    if listings:
-        known = (listing for listing in listings if listing.runs)  # whose search is over
-        return [chart for listing in known for chart in make_charts(records, listing.runs, published=listing.name in NAMES)]
-    return make_charts(records) if any(record.config for record in records) else []
+    charts = [
+        chart for listing in listings if listing.runs for chart in make_charts(records, listing.runs, published=listing.name in NAMES)
+    ]
+    listed = {config for listing in listings for _, config in (*listing.runs, *listing.trials)}
+    others = [record for record in records if record.config is not None and record.config not in listed]
+    return charts + (make_charts(others) if others else [])

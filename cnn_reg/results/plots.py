@@ -10,31 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnn_reg.results.charts import Chart, Line
+from tensornet.dynamics.plotting import check_suffix
 from tensornet.files.storage import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SUFFIXES = (".png", ".pdf", ".svg")
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # told apart by colour-blind readers too
 MARKERS = "osD^vPXd"
 AXIS_LABELS = {"path_length": "path length, paddles", "distance": "pixels between the pictures"}
 MOST_INSIDE = 5  # lines whose legend has room beside the curves
 WIDTH, HEIGHT = 5.6, 4.4  # inches of a panel without its notes
-
-
-def check_picture_name(path: Path) -> None:
-    """Raises where a picture cannot be written under a name.
-
-    Raises:
-        ValueError: Its suffix is none of a picture's.
-
-    Example:
-        >>> check_picture_name(Path("figure.pdf"))
-    """
-    if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"a figure is written as {', '.join(SUFFIXES)}; got {path.name!r}")
 
 
 def draw_charts(path: str | os.PathLike[str], charts: Sequence[Chart]) -> None:
@@ -52,7 +39,7 @@ def draw_charts(path: str | os.PathLike[str], charts: Sequence[Chart]) -> None:
         >>> path.read_bytes()[1:4]
         b'PNG'
     """
-    check_picture_name(Path(path))
+    check_suffix(Path(path))
     figure = charts_figure(charts)
     with replacing(path) as new:
         figure.savefig(new, dpi=150)

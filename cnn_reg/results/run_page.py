@@ -11,11 +11,11 @@ import torch
 from cnn_reg.config import Config, as_dict, preset
 from cnn_reg.figures import curve_panels, locality_panels
 from cnn_reg.locality_profile import locality_profile
-from cnn_reg.results.charts import AXES, task_of, words
 from cnn_reg.results.pages import Image, panel_image, pixel_image, render
 from cnn_reg.results.predictions import Sample, sample_predictions
 from cnn_reg.results.records import Record, read_run
-from cnn_reg.results.tables import Table, duration, percent
+from cnn_reg.results.tables import Table
+from cnn_reg.results.wording import AXES, duration, percent, task_of, words
 from cnn_reg.sweeps.jobs import IMAGES
 from cnn_reg.tasks import make_task
 from cnn_reg.trained import load_network
@@ -101,7 +101,7 @@ def _cell(value: Any) -> str:
 
 def _network_parts(folder: Path, data: Path | None, device: torch.device | str) -> dict[str, Any]:
     """Test images with predictions and pictures of locality, or why there are none."""
-    nothing: dict[str, Any] = {"right": [], "wrong": [], "locality": [], "measured": 0, "refusal": ""}
+    nothing: dict[str, Any] = {"right": [], "wrong": [], "refusal": "", "locality": [], "measured": 0, "unmeasured": ""}
     try:
         config, network = load_network(folder)
         cache = Path(folder).parent / IMAGES  # of the sweep that the run may be of
@@ -111,7 +111,10 @@ def _network_parts(folder: Path, data: Path | None, device: torch.device | str) 
     right, wrong = sample_predictions(network.to(device), images)
     found = {**nothing, "right": [_sample(sample) for sample in right], "wrong": [_sample(sample) for sample in wrong]}
     chosen = images.batch(torch.arange(min(MEASURED, len(images))))
-    profile = locality_profile(words([("coefficient", config.coefficient), ("seed", config.seed)]), network, chosen)
+    try:
+        profile = locality_profile(words([("coefficient", config.coefficient), ("seed", config.seed)]), network, chosen)
+    except ValueError as error:  # images that are too few or too small, or a network without convolutions
+        return {**found, "unmeasured": line(error)}
     return {**found, "measured": len(chosen), "locality": [panel_image(*pair) for pair in zip(locality_panels([profile]), LOCALITY)]}
 
 

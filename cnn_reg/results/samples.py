@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cnn_reg.data import SameClassPairs, sources
 from cnn_reg.data.pathfinder import generate
-from cnn_reg.results.plots import check_picture_name
+from tensornet.dynamics.plotting import check_suffix
 from tensornet.files.storage import replacing
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def draw_samples(path: str | os.PathLike[str], source: str = "cifar10", *, seed:
     """
     from matplotlib.figure import Figure
 
-    check_picture_name(Path(path))
+    check_suffix(Path(path))
     found = sources.load(source, "test", folder)
     strips = [same_class_sample(found, 0, 1, seed), same_class_sample(found, 160, 0, seed)]
     scenes = [pathfinder_sample(6, 1, seed), pathfinder_sample(9, 0, seed)]

@@ -12,7 +12,9 @@ from cnn_reg.results.charts import Chart
 from cnn_reg.results.pages import Image, figure_image, render
 from cnn_reg.results.plots import charts_figure
 from cnn_reg.results.records import STATES, Record
-from cnn_reg.results.tables import Table, charts_table, duration, percent, runs_table, told_fields, what
+from cnn_reg.results.rows import charts_table, runs_table, told_fields, what
+from cnn_reg.results.tables import Table
+from cnn_reg.results.wording import duration, percent
 
 
 class ShownChart(NamedTuple):

@@ -115,7 +115,7 @@ def test_a_report_lies_in_the_folder_or_where_it_is_asked_for(mixed, tmp_path, c
         (["figure", "fig6-pathfindr", "--out", "a.png"], "unknown value of FIGURE: fig6-pathfindr (did you mean fig6-pathfinder?)"),
         (["figure", "runs", "--out", "{}/a.png"], "runs is drawn from runs; give their folder with --runs"),
         (["figure", "runs", "--runs", "{}", "--out", "{}/a.png"], "a figure needs at least one run"),
-        (["figure", "fig5", "--source", "digits", "--out", "{}/a.txt"], "a figure is written as .png, .pdf, .svg; got 'a.txt'"),
+        (["figure", "fig5", "--source", "digits", "--out", "{}/a.txt"], "a figure is written as .png, .svg, .pdf; got 'a.txt'"),
         (["figure", "fig5", "--source", "digit", "--out", "{}/a.png"], "unknown source 'digit' (did you mean digits?)"),
         (["report", "{}"], "there are no runs in {}"),
         (["report", "{}/absent"], "runs are looked for in a folder; {}/absent is none"),

@@ -97,7 +97,7 @@ def test_copies_count_once_and_are_told():
 
 def test_runs_of_other_versions_are_told():
     (chart,) = make_charts([done(Config(), 0.5, version="0.0.9"), done(Config(seed=1), 0.5)])
-    assert chart.notes == ("Runs of version 0.0.9 are among them.",)
+    assert chart.notes == ("All runs: coefficient 9.", "Runs of version 0.0.9 are among them.")
 
 
 def test_variants_keep_their_names_and_order():
@@ -148,6 +148,11 @@ def test_a_chart_for_each_data_set_source_and_network():
 def test_where_the_recipe_is_not_the_paper_s():
     (chart,) = make_charts([done(config, 0.5) for config in grid(width=0.25, train_images=4000, channels_last=True)])
     assert chart.notes == ("Not the paper's recipe: train images 4000, width 0.25, channels last.",)
+
+
+def test_what_all_runs_have_in_common_is_told():
+    runs = [done(Config(coefficient=coefficient, dropout=0.3, path_length=9), 0.5) for coefficient in (0.0, 3.0)]
+    assert make_charts(runs)[0].notes == ("All runs: path length 9, dropout 0.3.",)
 
 
 def test_a_network_of_one_s_own():

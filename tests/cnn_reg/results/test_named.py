@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from cnn_reg.results.records import Record
 from cnn_reg.sweeps.grid import Grid
 from cnn_reg.sweeps.grids import named_grid
 from cnn_reg.sweeps.paper import NAMES
+from cnn_reg.sweeps.search import trial_config
 from cnn_reg.sweeps.sweep import write_listing
 
 
@@ -74,13 +74,18 @@ def test_a_folder_s_charts_are_those_of_its_sweeps(tmp_path):
     grid = named_grid("fig6-pathfinder", "small")
     write_listing(tmp_path, grid, grid.labelled())
     stray = done(Config(dataset="same-class"))
-    charts = folder_charts(tmp_path, [stray, *(done(config) for config in grid.configs())])
-    assert [chart.title.partition(":")[0] for chart in charts] == ["Pathfinder, resnet18"]
+    records = [stray, *(done(config) for config in grid.configs())]
+    charts = folder_charts(tmp_path, records)
+    assert [chart.title.partition(":")[0] for chart in charts] == ["Pathfinder, resnet18", "Is Same Class, CIFAR10, resnet18"]
     assert charts[0].lines[0].points[0].published == 0.983
+    assert charts[1].lines[0].points[0].accuracies == (0.5,)
+    assert figure_charts("runs", tmp_path, records) == charts
 
 
 def test_a_search_that_is_not_over_has_no_chart_yet(tmp_path):
     grid = named_grid("fig12-pathfinder", "small")
-    write_listing(tmp_path, grid, [])
-    assert json.loads((tmp_path / "sweep.json").read_text())["runs"] == []
-    assert folder_charts(tmp_path, [done(Config())]) == []
+    trial = trial_config(grid, grid.variants[0], {"weight_decay": 0.01})
+    write_listing(tmp_path, grid, [], [(grid.variants[0].name, trial)])
+    assert folder_charts(tmp_path, [done(trial)]) == []
+    (chart,) = figure_charts("fig12-pathfinder", tmp_path, [done(trial)])
+    assert chart.title.endswith("no finished run")

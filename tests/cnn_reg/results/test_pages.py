@@ -12,6 +12,7 @@ from matplotlib.image import imread
 from run_cases import made_run, made_study
 
 from cnn_reg.config import Config
+from cnn_reg.networks import build_network
 from cnn_reg.results.charts import make_charts
 from cnn_reg.results.pages import pixel_image
 from cnn_reg.results.records import Record, read_runs
@@ -104,6 +105,20 @@ def test_the_page_of_a_run_without_a_checkpoint_says_so(tmp_path):
     assert "checkpoint.safetensors" in text
     assert outline.found.count("img") == 3
     assert ("width", "0.5", "1.0") in zip(outline.texts, outline.texts[1:], outline.texts[2:])
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"), [({"test_images": 1}, "at least two images"), ({"image_size": 8}, "do not fit into an image")]
+)
+def test_what_cannot_be_measured_is_named(tmp_path, changes, reason):
+    config = Config(**{"train_images": 4, "test_images": 4, "image_size": 32, "width": 0.125, **changes})
+    run = made_run(tmp_path / "run", config)
+    run.checkpoint({"model": build_network("resnet18", 1, (config.image_size,) * 2, width=0.125).state_dict()})
+    outline = check(run_page(run.folder))
+    text = " ".join(outline.texts)
+    assert re.search(f"Not measured: [^.]*{reason}", text)
+    assert "label " in text
+    assert outline.found.count("img") == 3 + min(4, config.test_images)
 
 
 def test_the_page_of_a_run_that_has_no_epoch_yet(tmp_path):

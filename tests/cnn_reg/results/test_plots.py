@@ -70,7 +70,7 @@ def test_formats(tmp_path, suffix, start):
 
 
 def test_wrong_names_and_no_charts(tmp_path):
-    with pytest.raises(ValueError, match=r"a figure is written as \.png, \.pdf, \.svg; got 'figure\.txt'"):
+    with pytest.raises(ValueError, match=r"a figure is written as \.png, \.svg, \.pdf; got 'figure\.txt'"):
         draw_charts(tmp_path / "figure.txt", [CHART])
     with pytest.raises(ValueError, match="at least one chart"):
         draw_charts(Path(tmp_path / "figure.png"), [])

@@ -11,7 +11,9 @@ from run_cases import made_run, made_study
 from cnn_reg.config import FIELDS, Config
 from cnn_reg.results.charts import make_charts
 from cnn_reg.results.records import Record, read_runs
-from cnn_reg.results.tables import Table, as_csv, as_markdown, charts_table, duration, full_table, runs_table
+from cnn_reg.results.rows import charts_table, full_table, runs_table
+from cnn_reg.results.tables import Table, as_csv, as_markdown
+from cnn_reg.results.wording import duration
 
 
 def test_the_table_of_runs_has_a_column_for_what_differs(tmp_path):
