@@ -6,6 +6,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from cnn_reg.config import Config, as_dict
 from tensornet import __version__
 from tensornet.files.runs import Run
@@ -45,3 +47,8 @@ def made_study(folder: Path) -> None:
         for seed, more in enumerate((-0.01, 0.0, 0.02)):
             config = Config(path_length=length, coefficient=coefficient, seed=seed, **same)
             made_run(folder / f"length-{length}-coefficient-{coefficient:g}-seed-{seed}", config, mean + more, epochs=40)
+
+
+def without_convolutions() -> nn.Module:
+    """A network of one's own, for grey images of 32 x 32."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(1024, 1))
