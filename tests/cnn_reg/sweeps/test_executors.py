@@ -3,13 +3,12 @@ from __future__ import annotations
 from sweep_cases import make_jobs
 
 from cnn_reg.sweeps.executors import in_process, looking, stop_file
-from cnn_reg.sweeps.jobs import Place, State
+from cnn_reg.sweeps.jobs import Place, State, state_of
 
 
 def test_jobs_in_this_process_come_one_after_the_other_until_it_is_time_to_stop(tmp_path):
     jobs = make_jobs(tmp_path, seeds=3, epochs=1)
-    ended = []
-    ended.extend(in_process(Place())(jobs, lambda: len(ended) == 2))
+    ended = list(in_process(Place())(jobs, lambda: state_of(jobs[1].folder) is State.DONE))
     assert [(outcome.job, outcome.state) for outcome in ended] == [(jobs[0], State.DONE), (jobs[1], State.DONE)]
     assert not jobs[2].folder.exists()
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -46,6 +45,7 @@ def test_processes_live_on_between_jobs_and_give_what_this_process_gives(tmp_pat
     assert not list((tmp_path / "pool").glob(".stop-*"))
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_takes_no_other_with_it(tmp_path):
     jobs = make_jobs(tmp_path, seeds=3, epochs=30)
 
@@ -86,6 +86,7 @@ def test_processes_that_are_asked_to_stop_write_checkpoints(tmp_path):
     assert not jobs[2].folder.exists()
 
 
+@pytest.mark.slow
 def test_outcomes_that_nobody_asks_for_leave_nothing_running(tmp_path):
     jobs = [*make_jobs(tmp_path, seeds=1, epochs=1), *make_jobs(tmp_path, seeds=1, epochs=1000)]
     with local_processes(PLACES) as execute:
@@ -96,7 +97,7 @@ def test_outcomes_that_nobody_asks_for_leave_nothing_running(tmp_path):
     assert state_of(jobs[1].folder) in (State.INTERRUPTED, State.WAITING)
 
 
-@pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs process groups")
+@pytest.mark.slow
 def test_processes_end_when_their_parent_is_killed(tmp_path):
     grid = grid_file(tmp_path / "grid.toml", seeds=2, epochs=1000)
     command = [sys.executable, "-m", "cnn_reg", "sweep", str(grid), "--out", str(tmp_path / "out"), "--workers", "2", "--threads", "1"]
