@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +13,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from cnn_reg.config import as_dict, run_id
 from cnn_reg.sweeps import costs
@@ -39,38 +39,29 @@ def show_plan(console: Console, grid: Grid, root: Path) -> None:
     known = states(runs)
     rates = costs.measured((job.config, job.folder) for job in runs)
     differing = _differing(list(runs))
-    table = Table(box=None, pad_edge=False, header_style="")
-    for column in ("state", *(["variant"] if any(runs.values()) else []), *differing, "10^15 operations", "time", "id"):
-        table.add_column(column.replace("_", " "))
+    named = ["variant"] if any(runs.values()) else []
+    rows = [["state", *named, *differing, "10^15 operations", "time", "id"]]
     left, seconds = 0.0, 0.0
     for job, name in runs.items():
         epochs = 0 if known[job] is State.DONE else max(0, job.config.epochs - costs.epochs_done(job.folder))
         work, time = costs.operations(job.config, epochs), rates.seconds(job.config, epochs)
         left, seconds = left + work, seconds + (time or 0.0)
         fields = [f"{as_dict(job.config).get(field, '')}" for field in differing]
-        shown = [
-            known[job].value,
-            *([name] if any(runs.values()) else []),
-            *fields,
-            f"{work / 1e15:.3g}",
-            _time(time),
-            run_id(job.config, __version__),
-        ]
-        table.add_row(*shown)
-    console.print(f"{_title(grid)}: {_count(len(runs), 'run')}, {_tally(known.values())}", soft_wrap=True, highlight=False)
-    console.print(table)
+        shown = [*([name] if named else []), *fields, f"{work / 1e15:.3g}", _time(time), run_id(job.config, __version__)]
+        rows.append([known[job].value, *shown])
+    say = functools.partial(console.print, soft_wrap=True, highlight=False, markup=False)
+    say(f"{_title(grid)}: {_count(len(runs), 'run')}, {_tally(known.values())}")
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows:
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
     if grid.search:
-        console.print(_search(grid), soft_wrap=True, highlight=False)
+        say(_search(grid))
     done = sum(state is State.DONE for state in known.values())
-    told = (
-        f"about {_time(seconds)} one after the other, at the speed of {_count(done, 'run')} done"
-        if done
-        else ("how long that takes is told once a run is done")
-    )
-    console.print(f"Left: {left / 1e15:.3g} x 10^15 operations at most; {told}.", soft_wrap=True, highlight=False)
+    told = f"about {_time(seconds)} one after the other, at the speed of the {_count(done, 'run')} done"
+    say(f"Left: {left / 1e15:.3g} x 10^15 operations at most; {told if done else 'how long that takes is told once a run is done'}.")
     for job, state in known.items():
         if state is State.FAILED:
-            console.print(f"failed: {job.folder.name}: {failure_of(job.folder)['reason']}", soft_wrap=True, highlight=False)
+            say(f"failed: {job.folder.name}: {failure_of(job.folder)['reason']}")
 
 
 def _search(grid: Grid) -> str:
@@ -115,7 +106,7 @@ def following(console: Console, jobs: Sequence[Job], what: str) -> Iterator[Call
         def on_outcome(outcome: Outcome) -> None:
             if outcome.state in (State.DONE, State.FAILED):
                 ended.add(outcome.job)
-            console.print(_ended(outcome), soft_wrap=True, highlight=False)
+            console.print(_ended(outcome), soft_wrap=True, highlight=False, markup=False)
 
         looking = threading.Thread(target=look, daemon=True)
         looking.start()
@@ -151,7 +142,7 @@ def show_end(console: Console, grid: Grid, root: Path, found: Mapping[Job, Outco
     if grid.name in NAMES:
         lines.append(f"The figure: cnn-reg figure {grid.name} --runs {root} --out {root / grid.name}.png")
     for text in lines:
-        console.print(text, soft_wrap=True, highlight=False)
+        console.print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 def _title(grid: Grid) -> str:

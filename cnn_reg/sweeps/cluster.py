@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from cnn_reg.sweeps.jobs import LISTING, Job, Outcome, Place, State, died, perfo
 from tensornet.checks import line
 
 RETRIES = 5  # of a job whose node or process died
-PATIENCE = 5.0  # seconds for an answer of the cluster
+PATIENCE = 8.0  # seconds for an answer of the cluster
 
 
 @contextlib.contextmanager
@@ -59,17 +61,24 @@ def ray_cluster(address: str, *, device: str = "auto", per_device: int = 1, thre
 
 
 def _check_address(address: str) -> None:
-    """Asks whether anything listens, since Ray itself would try for a minute."""
-    if address == "auto":
-        return
-    found = re.fullmatch(r"(?:ray://)?([^:/]+|\[[^\]]+\]):(\d+)", address)
-    if not found:
+    """Asks whether a cluster answers, in a process that can be given up: where none does, Ray itself tries for minutes."""
+    where = re.fullmatch(r"([^:/]+|\[[^\]]+\]):(\d+)", address)
+    if address != "auto" and not where:
         raise ValueError(f"a Ray cluster's address is auto or host:port; got {address!r}")
+    if where:
+        try:
+            socket.create_connection((where[1].strip("[]"), int(where[2])), PATIENCE).close()
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or line(error)
+            raise OSError(f"no Ray cluster answers at {address} ({reason})") from None
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", *(["--address", address] if where else [])]
     try:
-        socket.create_connection((found[1].strip("[]"), int(found[2])), PATIENCE).close()
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or line(error)
-        raise OSError(f"no Ray cluster answers at {address} ({reason})") from None
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    except subprocess.TimeoutExpired:
+        raise OSError(f"no Ray cluster answers at {address} (what listens there says nothing for {PATIENCE:g} seconds)") from None
+    if done.returncode:
+        reason = line((done.stderr.strip() or "unhealthy").splitlines()[-1])
+        raise OSError(f"no Ray cluster answers at {address} ({reason})")
 
 
 def _check_resources(needed: dict[str, float]) -> None:

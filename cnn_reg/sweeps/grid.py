@@ -36,7 +36,7 @@ class Range:
 
     def __post_init__(self) -> None:
         if not self.low <= self.start <= self.high or self.low == self.high:
-            raise ValueError(f"a range needs low <= start <= high and low < high; got {self.low}, {self.start}, {self.high}")
+            raise ValueError(f"a range needs low <= start <= high and low < high; got low {self.low}, start {self.start}, high {self.high}")
         if self.log and self.low <= 0:
             raise ValueError(f"a logarithmic range needs low above 0; got {self.low}")
 

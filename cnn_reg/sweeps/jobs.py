@@ -24,6 +24,7 @@ from tensornet.files.storage import read_json, write_json
 
 LISTING, IMAGES = "sweep.json", "images"  # in a sweep's folder
 FAILURE, LOCK = "failure.json", ".lock"  # in a run's folder
+RELEASE = 5.0  # seconds after which a lock that a dead process had is free at the latest
 FAILURES = (  # what a run may end with that is no wish of the user
     ArithmeticError,
     AssertionError,
@@ -214,7 +215,7 @@ def died(job: Job, reason: str) -> Outcome:
     with contextlib.suppress(OSError):
         job.folder.mkdir(parents=True, exist_ok=True)
         try:
-            with FileLock(job.folder / LOCK, blocking=False):
+            with FileLock(job.folder / LOCK, timeout=RELEASE):
                 _record(job, reason, "")
         except Timeout:
             return Outcome(job, State.RUNNING)
