@@ -13,7 +13,7 @@ from cnn_reg.results.plots import draw_charts
 from cnn_reg.results.records import read_runs
 from cnn_reg.results.rows import charts_table
 from cnn_reg.results.samples import draw_samples
-from cnn_reg.results.tables import as_csv, as_markdown, write_text
+from cnn_reg.results.tables import as_csv, as_markdown, escape_markdown, write_text
 from tensornet.cli.arguments import examples, seed
 from tensornet.dynamics.plotting import check_suffix
 
@@ -91,5 +91,5 @@ def run(arguments: Any, console: Console) -> int:
 
 
 def _section(chart: Chart) -> str:
-    notes = "".join(f"\n{note}\n" for note in chart.notes)
-    return f"## {chart.title}\n\nTest accuracy in percent.\n\n{as_markdown(charts_table([chart]))}{notes}"
+    notes = "".join(f"\n{escape_markdown(note)}\n" for note in chart.notes)
+    return f"## {escape_markdown(chart.title)}\n\nTest accuracy in percent.\n\n{as_markdown(charts_table([chart]))}{notes}"

@@ -63,12 +63,12 @@ def charts_figure(charts: Sequence[Chart]) -> Figure:
     figure = Figure(figsize=(WIDTH * len(charts), HEIGHT + 0.16 * (1 + max(text.count("\n") for text in notes))), layout="constrained")
     for panel, chart, text in zip(figure.subplots(1, len(charts), squeeze=False)[0], charts, notes):
         _draw_chart(panel, chart)
-        panel.text(0, -0.17, text, fontsize=7.5, color="0.35", va="top", transform=panel.transAxes)
+        panel.text(0, -0.17, text, fontsize=7.5, color="0.35", va="top", transform=panel.transAxes, parse_math=False)
     return figure
 
 
 def _draw_chart(axes: Axes, chart: Chart) -> None:
-    axes.set_title(chart.title.replace(": ", "\n", 1), fontsize=10)
+    axes.set_title(chart.title.replace(": ", "\n", 1), fontsize=10, parse_math=False)
     axes.axhline(50, color="0.85", linewidth=1, zorder=0)
     for number, row in enumerate(chart.lines):
         _draw_line(axes, row, COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)])
@@ -84,12 +84,18 @@ def _draw_chart(axes: Axes, chart: Chart) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[0]:
-        if len(chart.lines) > MOST_INSIDE:
-            axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-        else:
-            axes.legend(fontsize=8, frameon=False)
+        _add_legend(axes, len(chart.lines))
     else:
         axes.text(0.5, 0.6, "no finished run", ha="center", transform=axes.transAxes, color="0.35")
+
+
+def _add_legend(axes: Axes, lines: int) -> None:
+    if lines > MOST_INSIDE:
+        legend = axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    else:
+        legend = axes.legend(fontsize=8, frameon=False)
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # names are no formulas
 
 
 def _draw_line(axes: Axes, row: Line, color: str, marker: str) -> None:

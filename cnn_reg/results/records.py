@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cnn_reg.config import Config
+from cnn_reg.results.wording import plain
 from cnn_reg.sweeps.jobs import FAILURE
 from cnn_reg.trained import read_config
-from tensornet.checks import line
 from tensornet.files.runs import CONFIG, RECORDS, SUMMARY, read_records
 from tensornet.files.storage import read_json
 
@@ -98,14 +98,15 @@ def read_run(folder: str | os.PathLike[str]) -> Record:
         failure = _object(place / FAILURE) if (place / FAILURE).exists() else None
         if failure is not None and not (place / CONFIG).exists():
             return Record(place, "failed", _reason(failure))
-        known |= read_config(place)._asdict()
+        config, version = read_config(place)
+        known |= {"config": config, "version": plain(version)}
         epochs = tuple(epoch for epoch in map(_epoch, read_records(place / RECORDS)) if "epoch" in epoch)
         written = max(path.stat().st_mtime for path in (place / CONFIG, place / RECORDS) if path.exists())
         known |= {"epoch_records": epochs, "written": written, **_progress(epochs)}
         if (place / SUMMARY).exists():
             return Record(place, "finished", **{**known, **_outcome(_object(place / SUMMARY))})
     except (ValueError, OSError, RecursionError) as error:
-        return Record(place, "unreadable", line(error), **known)
+        return Record(place, "unreadable", plain(error), **known)
     return Record(place, "unfinished", **known) if failure is None else Record(place, "failed", _reason(failure), **known)
 
 
@@ -131,7 +132,7 @@ def _object(path: Path) -> dict[str, Any]:
 
 
 def _reason(failure: Mapping[str, Any]) -> str:
-    return line(failure.get("reason") or "for an unknown reason")
+    return plain(failure.get("reason") or "for an unknown reason")
 
 
 def _epoch(record: Any) -> dict[str, Any]:
@@ -169,7 +170,7 @@ def _outcome(summary: Mapping[str, Any]) -> dict[str, Any]:
     }
     if found["train_accuracy"] is None or found["test_accuracy"] is None:
         raise ValueError(f"{SUMMARY} holds no accuracies")
-    return {**found, "device": line(summary.get("device", ""))}
+    return {**found, "device": plain(summary.get("device", ""))}
 
 
 def _number(values: Mapping[str, Any], name: str) -> float | None:

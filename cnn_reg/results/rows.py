@@ -10,9 +10,8 @@ from cnn_reg.config import FIELDS, as_dict
 from cnn_reg.results.charts import Chart, Point
 from cnn_reg.results.records import Record
 from cnn_reg.results.tables import Cell, Table
-from cnn_reg.results.wording import AXES, duration, percent, task_of, varying, words
+from cnn_reg.results.wording import AXES, duration, percent, plain, task_of, varying, words
 from tensornet import __version__
-from tensornet.checks import line
 
 
 def runs_table(records: Sequence[Record], folder: Path) -> Table:
@@ -66,12 +65,12 @@ def _run_row(record: Record, folder: Path, fields: Sequence[str]) -> tuple[Cell,
     return (
         None if record.config is None else task_of(record.config),
         *(known.get(name) for name in fields),
-        f"{record.state} (version {line(record.version)})" if other else record.state,
+        f"{record.state} (version {record.version})" if other else record.state,
         f"{record.epochs}{limit}",
         percent(record.test_accuracy),
         percent(record.train_accuracy),
         duration(record.seconds),
-        line(record.folder.relative_to(folder).as_posix()),
+        plain(record.folder.relative_to(folder).as_posix()),
         record.reason or _age(record),
     )
 
@@ -109,7 +108,7 @@ def full_table(records: Sequence[Record], folder: Path) -> Table:
     for record in records:
         fields = {} if record.config is None else as_dict(record.config)
         known = (record.epochs, record.train_accuracy, record.test_accuracy, record.distance_accuracy, record.seconds, record.device)
-        name = line(record.folder.relative_to(folder).as_posix())
+        name = plain(record.folder.relative_to(folder).as_posix())
         rows.append((name, record.state, *known, record.version, record.reason, *(fields.get(field) for field in FIELDS)))
     return Table(("run", "state", *own, *FIELDS), tuple(rows))
 

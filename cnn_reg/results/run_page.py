@@ -15,11 +15,10 @@ from cnn_reg.results.pages import Image, panel_image, pixel_image, render
 from cnn_reg.results.predictions import Sample, sample_predictions
 from cnn_reg.results.records import Record, read_run
 from cnn_reg.results.tables import Table
-from cnn_reg.results.wording import AXES, duration, percent, task_of, words
+from cnn_reg.results.wording import AXES, duration, percent, plain, task_of, words
 from cnn_reg.sweeps.jobs import IMAGES
 from cnn_reg.tasks import make_task
 from cnn_reg.trained import load_network
-from tensornet.checks import line
 
 MEASURED = 32  # test images on which locality is measured
 CURVES = ("accuracy by epoch", "loss by epoch, on a logarithmic scale", "absolute cosine by epoch")
@@ -84,8 +83,8 @@ def _facts(record: Record, config: Config) -> list[tuple[str, str]]:
 
 def _configuration(config: Config) -> Table:
     values = as_dict(config)
-    paper = as_dict(preset("paper", dataset=config.dataset, **({"model": config.model} if ":" not in config.model else {})))
-    rows = tuple((name.replace("_", " "), str(value), "" if value == paper[name] else str(paper[name])) for name, value in values.items())
+    paper = as_dict(preset("paper", dataset=config.dataset, model=config.model))
+    rows = tuple((name.replace("_", " "), plain(value), "" if value == paper[name] else str(paper[name])) for name, value in values.items())
     return Table(("field", "value", "in the paper's recipe, where it differs"), rows)
 
 
@@ -96,7 +95,7 @@ def _epochs(record: Record) -> Table:
 
 
 def _cell(value: Any) -> str:
-    return "" if value is None else f"{value:.5g}" if isinstance(value, float) else line(value)
+    return "" if value is None else f"{value:.5g}" if isinstance(value, float) else plain(value)
 
 
 def _network_parts(folder: Path, data: Path | None, device: torch.device | str) -> dict[str, Any]:
@@ -107,14 +106,14 @@ def _network_parts(folder: Path, data: Path | None, device: torch.device | str) 
         cache = Path(folder).parent / IMAGES  # of the sweep that the run may be of
         images = make_task(config, data, device, cache=cache if cache.is_dir() else None).test
     except (ValueError, OSError) as error:
-        return {**nothing, "refusal": line(error)}
+        return {**nothing, "refusal": plain(error)}
     right, wrong = sample_predictions(network.to(device), images)
     found = {**nothing, "right": [_sample(sample) for sample in right], "wrong": [_sample(sample) for sample in wrong]}
     chosen = images.batch(torch.arange(min(MEASURED, len(images))))
     try:
         profile = locality_profile(words([("coefficient", config.coefficient), ("seed", config.seed)]), network, chosen)
     except ValueError as error:  # images that are too few or too small, or a network without convolutions
-        return {**found, "unmeasured": line(error)}
+        return {**found, "unmeasured": plain(error)}
     return {**found, "measured": len(chosen), "locality": [panel_image(*pair) for pair in zip(locality_panels([profile]), LOCALITY)]}
 
 

@@ -14,7 +14,7 @@ from cnn_reg.results.plots import charts_figure
 from cnn_reg.results.records import STATES, Record
 from cnn_reg.results.rows import charts_table, runs_table, told_fields, what
 from cnn_reg.results.tables import Table
-from cnn_reg.results.wording import duration, percent
+from cnn_reg.results.wording import duration, percent, plain
 
 
 class ShownChart(NamedTuple):
@@ -98,7 +98,7 @@ def _run(anchor: str, record: Record, folder: Path, fields: Sequence[str]) -> Sh
     facts = [f"{record.epochs} epochs", duration(record.seconds), record.device]
     return ShownRun(
         anchor,
-        record.folder.relative_to(folder).as_posix(),
+        plain(record.folder.relative_to(folder).as_posix()),
         record.state,
         what(record, fields),
         percent(record.test_accuracy),

@@ -35,13 +35,19 @@ def as_markdown(table: Table) -> str:
         | --- | --- |
         | 1 | x\|y |
     """
-    rows = [[_escaped(cell) for cell in row] for row in (table.columns, *table.rows)]
+    rows = [[escape_markdown(shown(cell)) for cell in row] for row in (table.columns, *table.rows)]
     rows.insert(1, ["---"] * len(table.columns))
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def _escaped(cell: Cell) -> str:
-    text = html.escape(line(shown(cell)), quote=False)
+def escape_markdown(text: str) -> str:
+    r"""A text as Markdown that shows it as it is, in one line.
+
+    Example:
+        >>> print(escape_markdown("a_b <c>"))
+        a\_b &lt;c&gt;
+    """
+    text = html.escape(line(text), quote=False)
     return "".join(f"\\{letter}" if letter in "\\|`*_[]" else letter for letter in text)
 
 
@@ -85,4 +91,4 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         '| a |\n'
     """
     with replacing(path) as new:
-        new.write_text(text, encoding="utf-8")
+        new.write_text(text, encoding="utf-8", errors="replace")

@@ -7,9 +7,20 @@ from typing import Any
 
 from cnn_reg.config import FIELDS, Config, as_dict
 from cnn_reg.data.image_set import NOT_CIFAR10
+from tensornet.checks import line
 
 AXES = ("path_length", "distance")  # of Pathfinder and of Is Same Class
 SWITCHED_OFF = ("weight_decay", "dropout")  # fields whose value 0 need not be named
+
+
+def plain(text: object) -> str:
+    r"""A text of any origin in one line, without what would steer a terminal or cannot be written.
+
+    Example:
+        >>> plain("two\nlines, \x1b[31mred") == "two lines, \ufffd[31mred"
+        True
+    """
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line(text))
 
 
 def varying(configs: Sequence[Config]) -> list[str]:
@@ -36,7 +47,7 @@ def words(fields: Iterable[tuple[str, Any]]) -> str:
             return name if value else f"no {name}"
         return f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
 
-    return ", ".join(told(name.replace("_", " "), value) for name, value in fields)
+    return plain(", ".join(told(name.replace("_", " "), value) for name, value in fields))
 
 
 def task_of(config: Config) -> str:
@@ -47,8 +58,8 @@ def task_of(config: Config) -> str:
         ('Pathfinder, resnet18', 'Is Same Class, digits (not CIFAR10), resnet18')
     """
     if config.dataset == "pathfinder":
-        return f"Pathfinder{', distances matched' if config.matched else ''}, {config.model}"
-    return f"Is Same Class, {'CIFAR10' if config.source == 'cifar10' else f'{config.source} ({NOT_CIFAR10})'}, {config.model}"
+        return plain(f"Pathfinder{', distances matched' if config.matched else ''}, {config.model}")
+    return plain(f"Is Same Class, {'CIFAR10' if config.source == 'cifar10' else f'{config.source} ({NOT_CIFAR10})'}, {config.model}")
 
 
 def percent(share: float | None) -> str:
@@ -71,5 +82,5 @@ def duration(seconds: float | None) -> str:
     if seconds is None:
         return ""
     if seconds < 100:
-        return f"{seconds:.0f} s"
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -61,6 +61,7 @@ def check(page):
         assert not name.startswith("on")
         if name in ("src", "href"):
             assert value.startswith(("data:", "#")), value
+    assert ("content", "default-src 'none'; img-src data:; style-src 'unsafe-inline'") in outline.attributes
     assert "url(" not in page
     assert "@import" not in page
     ids = [value for name, value in outline.attributes if name == "id"]

@@ -69,6 +69,12 @@ def test_formats(tmp_path, suffix, start):
     assert path.read_bytes().startswith(start)
 
 
+def test_texts_are_no_formulas(tmp_path):
+    text = r"$\frac{ $x_{ 100 %"
+    draw_charts(tmp_path / "a.png", [Chart(f"{text}: {text}", "distance", (Line(text, (Point(0, (0.5,)),)),), (text,))])
+    assert (tmp_path / "a.png").exists()
+
+
 def test_wrong_names_and_no_charts(tmp_path):
     with pytest.raises(ValueError, match=r"a figure is written as \.png, \.svg, \.pdf; got 'figure\.txt'"):
         draw_charts(tmp_path / "figure.txt", [CHART])

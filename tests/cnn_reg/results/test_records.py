@@ -45,6 +45,11 @@ def test_a_failed_run_says_why_in_one_line(tmp_path):
     assert (record.state, record.reason, record.epochs) == ("failed", f"{REASON} more", 1)
 
 
+def test_reasons_cannot_steer_a_terminal(tmp_path):
+    (tmp_path / FAILURE).write_text('{"reason": "\\u001b[2J gone \\ud800\\u0007"}')
+    assert read_run(tmp_path).reason == "\ufffd[2J gone \ufffd\ufffd"
+
+
 def test_a_run_that_failed_before_it_began(tmp_path):
     write_json(tmp_path / FAILURE, {"reason": REASON})
     assert [(record.state, record.reason, record.config) for record in read_runs(tmp_path)] == [("failed", REASON, None)]

@@ -90,7 +90,8 @@ def test_numbers_of_a_chart(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(None, ""), (0, "0 s"), (99.4, "99 s"), (100, "1.7 min"), (5999, "100.0 min"), (6000, "1.7 h")]
+    ("seconds", "text"),
+    [(None, ""), (0, "0.0 s"), (9.96, "10.0 s"), (10, "10 s"), (99.4, "99 s"), (100, "1.7 min"), (5999, "100.0 min"), (6000, "1.7 h")],
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
