@@ -16,7 +16,7 @@ from cnn_reg.sweeps.jobs import LISTING, Job, Outcome, Place, State, died, perfo
 from tensornet.checks import line
 
 RETRIES = 5  # of a job whose node or process died
-PATIENCE = 8.0  # seconds for an answer of the cluster
+PATIENCE = 15.0  # seconds for an answer of the cluster
 
 
 @contextlib.contextmanager

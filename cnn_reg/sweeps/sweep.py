@@ -121,7 +121,7 @@ def run_jobs(
         for outcome in execute(left, stopping):
             if outcome.state is State.RUNNING:
                 busy.append(outcome.job)
-            else:
+            elif outcome.state is not State.WAITING:
                 found[outcome.job] = outcome
                 on_outcome(outcome)
         left = busy
