@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from sweep_cases import epochs_of, grid_file, make_jobs, results
+from sweep_cases import TINY, epochs_of, grid_file, make_jobs, results
 
 from cnn_reg.cli import main
 from cnn_reg.cli.sweep import places
@@ -64,6 +64,16 @@ def test_the_dry_run_of_a_figure_lists_what_differs(tmp_path, capsys):
     assert "at distance 160, data_seed 1." in shown
     header = next(line for line in shown.splitlines() if line.startswith("state"))
     assert header.split()[:6] == ["state", "variant", "distance", "dropout", "coefficient", "weight_decay"]
+
+
+def test_a_figure_s_sweep_ends_with_the_command_of_the_figure(tmp_path, capsys):
+    fields = {**TINY, "seed": 0, "coefficient": "0,3", "epochs": 1}
+    changes = [part for name, value in fields.items() for part in ("--set", f"{name}={value}")]
+    out = tmp_path / "out"
+    assert main(here("fig6-pathfinder", out, "--scale", "small", *changes)) == 0
+    shown = capsys.readouterr().out
+    assert "fig6-pathfinder (small): 2 runs, 2 done, after 0:" in shown
+    assert shown.endswith(f"The figure: cnn-reg figure fig6-pathfinder --runs {out} --out {out}/fig6-pathfinder.png\n")
 
 
 def test_failures_are_told_and_the_exit_code_says_so(tmp_path, capsys):
