@@ -25,7 +25,7 @@ def main(grid: str, out: str, seeds: str, epochs: str) -> None:
             time.sleep(0.02)
         cluster.remove_node(nodes[0], allow_graceful=False)
         lost = least = [epochs_of(job.folder) for job in jobs]
-        end = time.monotonic() + 120
+        end = time.monotonic() + 400
         while sweep.poll() is None and time.monotonic() < end:
             least = [min(before, epochs_of(job.folder)) for before, job in zip(least, jobs)]
             time.sleep(0.02)

@@ -18,7 +18,7 @@ from cnn_reg.sweeps.cluster import ray_cluster
 from cnn_reg.sweeps.executors import Executor, in_process
 from cnn_reg.sweeps.grid import Grid
 from cnn_reg.sweeps.grids import named_grid, parse_changes, read_grid
-from cnn_reg.sweeps.jobs import Job, Outcome, Place, State
+from cnn_reg.sweeps.jobs import LISTING, Job, Outcome, Place, State
 from cnn_reg.sweeps.paper import NAMES, SCALES
 from cnn_reg.sweeps.pool import local_processes
 from cnn_reg.sweeps.search import tune
@@ -28,7 +28,7 @@ from tensornet.cli.arguments import examples, positive
 from tensornet.files.runs import SUMMARY
 from tensornet.files.storage import read_json
 
-SOME_FAILED = 1  # exit code
+NOT_ALL_DONE = 1  # exit code
 
 
 def add_command(commands: Any) -> None:
@@ -96,33 +96,31 @@ def run(arguments: Any, console: Console) -> int:
         show_plan(console, grid, root)
         return 0
     start = time.monotonic()
-    with signals() as arrived, _executor(arguments) as execute:
-        write_listing(root, grid, [] if grid.search else grid.labelled())
+    with _executor(arguments) as execute, signals() as arrived:
 
         def go(runs: Sequence[tuple[str, Config]], what: str) -> dict[Job, Outcome]:
             jobs = [Job(config, root, data) for _, config in runs]
             with following(console, jobs, what) as on_outcome:
                 return run_jobs(jobs, execute, stopping=lambda: bool(arrived()), on_outcome=on_outcome)
 
-        try:
+        with contextlib.suppress(_StoppedError):
             grid = _tuned(grid, root, go)
-            found = go(grid.labelled(), grid.name)
-        except _StoppedError:
-            found = {}
-    show_end(console, grid, root, found, time.monotonic() - start, bool(arrived()))
-    if arrived():
-        return 128 + arrived()
-    return SOME_FAILED if any(outcome.state is not State.DONE for outcome in found.values()) else 0
+            go(grid.labelled(), grid.name)
+    done = show_end(console, grid, root, time.monotonic() - start)
+    return 128 + arrived() if arrived() else (0 if done else NOT_ALL_DONE)
 
 
 class _StoppedError(RuntimeError):
-    """The sweep was asked to stop before its runs were known."""
+    """The search came to no end, so that the sweep's runs are not known."""
 
 
 Go = Callable[[Sequence[tuple[str, Config]], str], dict[Job, Outcome]]
 
 
 def _tuned(grid: Grid, root: Path, go: Go) -> Grid:
+    """The grid without ranges, listed in the folder."""
+    if grid.search is None or not (root / LISTING).exists():
+        write_listing(root, grid, [] if grid.search else grid.labelled())
     if grid.search is None:
         return grid
     trials: dict[Config, str] = {}

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,11 @@ def show_plan(console: Console, grid: Grid, root: Path) -> None:
     """Prints the runs of a sweep, where they stand, and what is left to do.
 
     Example:
-        >>> show_plan(Console(), Grid("one", base={"epochs": 2, "coefficient": 0}), Path("no such folder"))
-        one (own): 1 run, ...
+        >>> show_plan(Console(), Grid("one", base={"epochs": 2, "coefficient": 0}), Path("no such folder"))  # doctest: +ELLIPSIS
+        one (own): 1 run, 1 waiting
+        state    10^15 operations  time  id
+        waiting  ...
+        Left: ... x 10^15 operations at most; how long that takes is told once a run is done.
     """
     runs = {Job(config, root): name for name, config in grid.labelled()}
     known = states(runs)
@@ -101,7 +104,8 @@ def following(console: Console, jobs: Sequence[Job], what: str) -> Iterator[Call
 
         def look() -> None:
             while not over.wait(LOOK):
-                bar.update(task, completed=share(), description=f"{what}: {len(ended)} of {len(jobs)} runs")
+                with contextlib.suppress(OSError):  # of a shared folder that is away for a moment
+                    bar.update(task, completed=share(), description=f"{what}: {len(ended)} of {len(jobs)} runs")
 
         def on_outcome(outcome: Outcome) -> None:
             if outcome.state in (State.DONE, State.FAILED):
@@ -125,24 +129,27 @@ def _ended(outcome: Outcome) -> str:
     return f"done: {name}: test accuracy {summary['test_accuracy']:.4f}, {summary['ended']}, {_time(summary['training_seconds'])}"
 
 
-def show_end(console: Console, grid: Grid, root: Path, found: Mapping[Job, Outcome], seconds: float, stopped: bool) -> None:
-    """Prints in a few lines what became of a sweep, and how to go on.
+def show_end(console: Console, grid: Grid, root: Path, seconds: float) -> bool:
+    """Prints in a few lines what became of a sweep and how to go on, and returns whether all of it is done.
 
     Example:
-        >>> show_end(Console(), Grid("one"), Path("runs/one"), {}, 3.0, stopped=True)
-        one (own): ...
+        >>> show_end(Console(), Grid("one"), Path("runs/one"), seconds=3)  # doctest: +ELLIPSIS
+        one (own): 1 run, 1 waiting, after 0:00:03. ...
+        False
     """
     jobs = [Job(config, root) for config in grid.configs()]
     known = states(jobs)
     lines = [f"{_title(grid)}: {_count(len(jobs), 'run')}, {_tally(known.values())}, after {_time(seconds)}. All is in {root}."]
-    if stopped:
-        lines.append("Interrupted; the same command goes on.")
-    elif any(outcome.state is State.FAILED for outcome in found.values()):
+    left = {state for state in known.values() if state is not State.DONE}
+    if State.FAILED in left:
         lines.append("The same command tries failed runs again; their failure.json holds the reasons.")
+    elif left:
+        lines.append("Not all is done; the same command goes on.")
     if grid.name in NAMES:
         lines.append(f"The figure: cnn-reg figure {grid.name} --runs {root} --out {root / grid.name}.png")
     for text in lines:
         console.print(text, soft_wrap=True, highlight=False, markup=False)
+    return not left
 
 
 def _title(grid: Grid) -> str:

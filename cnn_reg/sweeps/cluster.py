@@ -16,7 +16,7 @@ from cnn_reg.sweeps.jobs import LISTING, Job, Outcome, Place, State, died, perfo
 from tensornet.checks import line
 
 RETRIES = 5  # of a job whose node or process died
-PATIENCE = 8.0  # seconds for an answer of the cluster
+CONNECT, PATIENCE = 5.0, 15.0  # seconds for a connection, and for an answer of the cluster
 
 
 @contextlib.contextmanager
@@ -67,7 +67,7 @@ def _check_address(address: str) -> None:
         raise ValueError(f"a Ray cluster's address is auto or host:port; got {address!r}")
     if where:
         try:
-            socket.create_connection((where[1].strip("[]"), int(where[2])), PATIENCE).close()
+            socket.create_connection((where[1].strip("[]"), int(where[2])), CONNECT).close()
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or line(error)
             raise OSError(f"no Ray cluster answers at {address} ({reason})") from None

@@ -27,8 +27,8 @@ def forward_operations(model: str, width: float, channels: int, image_size: int)
         >>> forward_operations("resnet18", 1.0, 3, 224)
         3627123712
     """
-    with torch.device("meta"), FlopCounterMode(display=False) as counted:
-        build_network(model, channels, (image_size, image_size), width=width)(torch.empty(2, channels, image_size, image_size))
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), FlopCounterMode(display=False) as counted:
+        build_network(model, channels, (image_size, image_size), width=width)(torch.zeros(2, channels, image_size, image_size))
     return int(counted.get_total_flops()) // 2
 
 

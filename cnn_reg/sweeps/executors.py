@@ -13,7 +13,7 @@ LOOK = 0.5  # seconds between looks at what other processes may have written
 
 Executor = Callable[[Sequence[Job], Callable[[], bool]], Iterator[Outcome]]
 """Does jobs, and yields what became of each in the order in which they end. Once the function that it is given says that it is time to
-stop, no further job is begun, and those that are going on are interrupted; jobs that were not begun have no outcome."""
+stop, those that are going on are interrupted, and the others left as they are: they have no outcome, or that they are waiting."""
 
 
 def in_process(place: Place) -> Executor:

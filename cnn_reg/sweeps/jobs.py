@@ -125,6 +125,8 @@ def state_of(folder: Path) -> State:
                 pass
         except Timeout:
             return State.RUNNING
+        except OSError:  # of a folder that is only to be read: who holds the lock cannot be asked
+            pass
     if (folder / FAILURE).exists():
         return State.FAILED
     return State.INTERRUPTED if (folder / CONFIG).exists() else State.WAITING
@@ -170,6 +172,8 @@ def perform(job: Job, place: Place, stopping: Callable[[], bool], watch: Watch |
         return Outcome(job, State.RUNNING)
     except OSError as error:
         return Outcome(job, State.FAILED, _reason(error))
+    finally:
+        torch.cuda.empty_cache()  # for other processes on the same GPU
 
 
 def _perform(job: Job, place: Place, stopping: Callable[[], bool], watch: Watch | None) -> Outcome:

@@ -35,7 +35,7 @@ def check_folder(root: Path, grid: Grid) -> None:
         raise ValueError(f"a sweep needs a folder; {root} is a file")
     if (root / LISTING).exists():
         found = read_json(root / LISTING)
-        there = f"{found['name']} ({found['scale']})" if isinstance(found, dict) and "scale" in found else "something else"
+        there = f"{found.get('name')} ({found.get('scale')})" if isinstance(found, dict) else "something else"
         if there != f"{grid.name} ({grid.scale})":
             raise ValueError(f"a folder holds one sweep; {root} has {there}, got {grid.name} ({grid.scale})")
 
@@ -121,7 +121,7 @@ def run_jobs(
         for outcome in execute(left, stopping):
             if outcome.state is State.RUNNING:
                 busy.append(outcome.job)
-            else:
+            elif outcome.state is not State.WAITING:
                 found[outcome.job] = outcome
                 on_outcome(outcome)
         left = busy

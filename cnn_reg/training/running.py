@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -91,7 +92,7 @@ def run_config(
         (1, '1 epochs')
     """
     watch, folder, place = watch or Watch(), Path(folder), torch.device(device)
-    with arithmetic(config, place, config.seed):
+    with _current(place), arithmetic(config, place, config.seed):
         record = Run(folder, {**as_dict(config), "version": __version__}, resume=resume) if joined.rank == 0 else None
         if resume and (folder / SUMMARY).exists():
             watch.say(f"{folder} is complete.")
@@ -104,6 +105,11 @@ def run_config(
         watch.on_start(trainer)
         ended = train(trainer, record, on_step=watch.on_step, on_epoch=watch.on_epoch, stopping=stopping)
         return {} if record is None else _finish(record, config, task, ended, place, joined)
+
+
+def _current(place: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Makes a GPU the one whose random numbers a checkpoint keeps."""
+    return torch.cuda.device(place) if place.type == "cuda" else contextlib.nullcontext()
 
 
 def _trainer(config: Config, task: Task, place: torch.device, joined: Processes, record: Run | None, watch: Watch) -> Trainer:

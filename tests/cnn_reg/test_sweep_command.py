@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from sweep_cases import epochs_of, grid_file, make_jobs, results
+from sweep_cases import TINY, epochs_of, grid_file, make_jobs, results
 
 from cnn_reg.cli import main
 from cnn_reg.cli.sweep import places
@@ -64,6 +64,16 @@ def test_the_dry_run_of_a_figure_lists_what_differs(tmp_path, capsys):
     assert "at distance 160, data_seed 1." in shown
     header = next(line for line in shown.splitlines() if line.startswith("state"))
     assert header.split()[:6] == ["state", "variant", "distance", "dropout", "coefficient", "weight_decay"]
+
+
+def test_a_figure_s_sweep_ends_with_the_command_of_the_figure(tmp_path, capsys):
+    fields = {**TINY, "seed": 0, "coefficient": "0,3", "epochs": 1}
+    changes = [part for name, value in fields.items() for part in ("--set", f"{name}={value}")]
+    out = tmp_path / "out"
+    assert main(here("fig6-pathfinder", out, "--scale", "small", *changes)) == 0
+    shown = capsys.readouterr().out
+    assert "fig6-pathfinder (small): 2 runs, 2 done, after 0:" in shown
+    assert shown.endswith(f"The figure: cnn-reg figure fig6-pathfinder --runs {out} --out {out}/fig6-pathfinder.png\n")
 
 
 def test_failures_are_told_and_the_exit_code_says_so(tmp_path, capsys):
@@ -156,9 +166,9 @@ def test_a_signal_leaves_everything_so_that_the_same_command_goes_on(number, wor
         assert sweep.poll() is None, sweep.communicate()
         time.sleep(0.02)
     os.killpg(sweep.pid, number) if number == signal.SIGINT else sweep.send_signal(number)  # as a terminal does, and as kill does
-    shown, errors = sweep.communicate(timeout=60)
+    shown, errors = sweep.communicate(timeout=240)
     assert sweep.returncode == 128 + number
-    assert "Interrupted; the same command goes on." in shown
+    assert "Not all is done; the same command goes on." in shown
     assert "Traceback" not in shown + errors
     assert state_of(jobs[0].folder) is State.INTERRUPTED
     assert (jobs[0].folder / "checkpoint.safetensors").exists()
@@ -187,7 +197,7 @@ def test_killed_at_random_and_started_again_it_ends_in_the_same_table(tmp_path):
     assert kills >= 2, "it was done before it was killed"
     assert any(State.INTERRUPTED in known for known in states)
     sweep = start(grid, out, "--workers", "2", "--threads", "1")
-    shown, errors = sweep.communicate(timeout=120)
+    shown, errors = sweep.communicate(timeout=400)
     assert sweep.returncode == 0, shown + errors
     alone = make_jobs(tmp_path / "alone", seeds=seeds, epochs=epochs, coefficient=1.0, dropout=0.3)
     list(in_process(Place("cpu", 1))(alone, lambda: False))
@@ -199,7 +209,7 @@ def test_a_disk_that_takes_no_more_is_a_failure_of_the_run_and_not_of_the_sweep(
     grid, out = grid_file(tmp_path / "grid.toml", seeds=2, epochs=1), tmp_path / "out"
     words = [sys.executable, "-m", "cnn_reg", *here(grid, out)]
     script = f"ulimit -f 100; exec {' '.join(words)}"  # files of 100 KB at most, fewer than a checkpoint has
-    done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1, done.stderr
     assert done.stdout.count("failed: ") == 2
     assert "File too large" in done.stdout

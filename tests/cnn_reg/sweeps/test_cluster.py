@@ -26,7 +26,7 @@ def test_a_node_that_dies_in_the_middle_of_its_run_changes_nothing(tmp_path):
     grid = grid_file(tmp_path / "grid.toml", seeds=2, epochs=EPOCHS)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), "OMP_NUM_THREADS": "1"}
     program = [sys.executable, str(ROOT / "tests" / "cluster_program.py"), str(grid), str(tmp_path / "out"), "2", str(EPOCHS)]
-    done = subprocess.run(program, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(program, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     found = json.loads(next(text for text in done.stdout.splitlines() if text.startswith("{")))
     assert found["code"] == 0, done.stdout + done.stderr
@@ -52,7 +52,7 @@ def test_a_cluster_that_is_not_there_is_an_error_within_seconds(address, message
     with pytest.raises(OSError, match=message) as caught, ray_cluster(address):
         pass
     assert "\n" not in str(caught.value)
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 30
 
 
 @pytest.mark.parametrize("address", ["somewhere", "host:", "ray://host:10001", ""])
@@ -68,4 +68,4 @@ def test_something_else_that_listens_is_no_cluster(monkeypatch):
         start = time.monotonic()
         with pytest.raises(OSError, match=f"no Ray cluster answers at {address} .what listens there says nothing"), ray_cluster(address):
             pass
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 30

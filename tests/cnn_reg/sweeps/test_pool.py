@@ -23,7 +23,7 @@ def children():
     return {process.pid for process in psutil.Process().children() if "spawn_main" in " ".join(process.cmdline())}
 
 
-def wait_until(true, seconds=60.0):
+def wait_until(true, seconds=240.0):
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it does not come"
