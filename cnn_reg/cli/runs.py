@@ -19,7 +19,7 @@ from cnn_reg.results.tables import Table as Rows
 from cnn_reg.results.tables import as_csv, as_markdown, shown, write_text
 from tensornet.cli.arguments import examples
 
-_COLORS = {"finished": "green", "unfinished": "yellow", "failed": "red", "unreadable": "magenta"}
+_COLORS = {"finished": "green", "running": "cyan", "unfinished": "yellow", "failed": "red", "unreadable": "magenta"}
 WIDE = 110  # columns of a terminal in which there is room for folders
 LONGEST = 1000  # columns of a table
 _NUMBERS = ("done", "test", "train", "time")
@@ -40,8 +40,8 @@ def add_command(commands: Any) -> None:
         help="list runs with their states and accuracies",
         description=(
             "Lists all runs in a folder and below it: what they are, accuracies in percent, the time of their steps, and why they failed.\n"
-            "A run that is not finished is running or was interrupted; a folder that is damaged, or of another program or version, is\n"
-            "unreadable."
+            "An unfinished run was interrupted, or is running outside of a sweep; a folder that is damaged, or of another program or\n"
+            "version, is unreadable."
         ),
         epilog=examples("cnn-reg runs runs/study", "cnn-reg runs runs --csv runs.csv --markdown runs.md"),
     )

@@ -11,13 +11,14 @@ from typing import Any, Literal
 
 from cnn_reg.config import Config
 from cnn_reg.results.wording import plain
-from cnn_reg.sweeps.jobs import FAILURE
+from cnn_reg.sweeps.jobs import FAILURE, state_of
+from cnn_reg.sweeps.jobs import State as JobState
 from cnn_reg.trained import read_config
 from tensornet.files.runs import CONFIG, RECORDS, SUMMARY, read_records
 from tensornet.files.storage import read_json
 
-State = Literal["finished", "unfinished", "failed", "unreadable"]
-STATES: tuple[State, ...] = ("finished", "unfinished", "failed", "unreadable")
+State = Literal["finished", "running", "unfinished", "failed", "unreadable"]
+STATES: tuple[State, ...] = ("finished", "running", "unfinished", "failed", "unreadable")
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class Record:
 
     Attributes:
         folder: Where it lies.
-        state: ``finished``; ``unfinished``, which is running or was interrupted; ``failed``; or ``unreadable``, which is damaged or of
-            another program or version.
+        state: ``finished``; ``running`` in a sweep; ``unfinished``, which was interrupted, or is running outside of a sweep, where nothing
+            tells; ``failed``; or ``unreadable``, which is damaged or of another program or version.
         reason: Why it failed or cannot be read, in one line.
         config: What was asked for; ``None`` where that cannot be read.
         version: Of this package, by which it was begun.
@@ -107,7 +108,9 @@ def read_run(folder: str | os.PathLike[str]) -> Record:
             return Record(place, "finished", **{**known, **_outcome(_object(place / SUMMARY))})
     except (ValueError, OSError, RecursionError) as error:
         return Record(place, "unreadable", plain(error), **known)
-    return Record(place, "unfinished", **known) if failure is None else Record(place, "failed", _reason(failure), **known)
+    if failure is not None:
+        return Record(place, "failed", _reason(failure), **known)
+    return Record(place, "running" if state_of(place) is JobState.RUNNING else "unfinished", **known)
 
 
 def finished(records: Iterable[Record]) -> list[tuple[Config, Record]]:

@@ -77,7 +77,7 @@ def _run_row(record: Record, folder: Path, fields: Sequence[str]) -> tuple[Cell,
 
 def _age(record: Record) -> str:
     """Of a run that may be running or interrupted, when it last wrote."""
-    if record.state != "unfinished" or record.written is None:
+    if record.state not in ("running", "unfinished") or record.written is None:
         return ""
     return f"last wrote {duration(max(0.0, time.time() - record.written))} ago"
 

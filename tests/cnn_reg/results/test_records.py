@@ -5,10 +5,12 @@ import os
 import random
 
 import pytest
+from filelock import FileLock
 from run_cases import made_run
 
 from cnn_reg.config import Config
 from cnn_reg.results.records import FAILURE, finished, read_run, read_runs
+from cnn_reg.sweeps.jobs import LOCK
 from tensornet.files.runs import Run
 from tensornet.files.storage import write_json
 
@@ -31,6 +33,13 @@ def test_an_unfinished_run_says_how_far_it_is(tmp_path):
     record = read_run(tmp_path)
     assert (record.state, record.epochs, record.seconds, record.test_accuracy) == ("unfinished", 2, 100.0, 0.75)
     assert record.written == 60
+
+
+def test_a_run_that_a_sweep_is_doing(tmp_path):
+    made_run(tmp_path, Config(), epochs=1, finished=False)
+    with FileLock(tmp_path / LOCK):
+        assert read_run(tmp_path).state == "running"
+    assert read_run(tmp_path).state == "unfinished"
 
 
 def test_a_run_that_has_no_epoch_yet(tmp_path):
