@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 
 from cnn_reg.config import Config
 from cnn_reg.data import ImageSet, SameClassPairs, sources
+from cnn_reg.data.split_cache import cached_splits
 from cnn_reg.data.splits import generate_splits
 from cnn_reg.regions import Region, sample_disjoint_regions
 
@@ -57,7 +59,17 @@ class Task:
         return len(self.train) - self.validation
 
 
-def make_task(config: Config, folder: Path | None = None, device: torch.device | str = "cpu") -> Task:
+def image_shape(config: Config) -> tuple[int, int, int]:
+    """Channels, rows and columns of a configuration's images, without making any.
+
+    Example:
+        >>> image_shape(Config()), image_shape(Config(dataset="same-class", image_size=224))
+        ((1, 150, 150), (3, 224, 224))
+    """
+    return (1 if config.dataset == "pathfinder" else 3, config.image_size, config.image_size)
+
+
+def make_task(config: Config, folder: Path | None = None, device: torch.device | str = "cpu", *, cache: Path | None = None) -> Task:
     """The task of a configuration, with its images on the device.
 
     Pathfinder's regions are two patches that do not overlap, drawn anew; those of Is Same Class the squares of the two pictures, in
@@ -67,6 +79,7 @@ def make_task(config: Config, folder: Path | None = None, device: torch.device |
         config: Which images, how many, and of which size.
         folder: Where CIFAR10 lies or is downloaded to; by default a folder below the user's cache.
         device: Where the images are kept.
+        cache: Folder where Pathfinder images are kept once they are made; by default they are made anew.
 
     Raises:
         ValueError: There are no such images.
@@ -78,12 +91,11 @@ def make_task(config: Config, folder: Path | None = None, device: torch.device |
         >>> task.title, task.train.image_size, len(task.test)
         ('Pathfinder, path length 3', (32, 32), 10)
     """
-    return (_pathfinder if config.dataset == "pathfinder" else _same_class)(config, folder, device)
+    return _pathfinder(config, cache, device) if config.dataset == "pathfinder" else _same_class(config, folder, device)
 
 
-def _pathfinder(config: Config, folder: Path | None, device: torch.device | str) -> Task:
-    del folder  # images are made in seconds, and are the same every time
-    made = generate_splits(
+def _pathfinder(config: Config, cache: Path | None, device: torch.device | str) -> Task:
+    made = (functools.partial(cached_splits, cache) if cache else generate_splits)(
         config.path_length,
         config.train_images + config.validation_images,
         config.test_images,

@@ -174,12 +174,13 @@ TABLE = {
     "cnn_reg.data.baseline": Row(packages="numpy"),
     "cnn_reg.data.pathfinder_file": Row("checks files.runs files.storage pathfinder", "numpy torch"),
     "cnn_reg.data.splits": Row("checks baseline image_set pathfinder pathfinder_file", "numpy torch"),
+    "cnn_reg.data.split_cache": Row("tensornet files.storage image_set splits", "filelock"),
     "cnn_reg.data": Row("pathfinder sources splits image_set same_class"),
     "cnn_reg": Row("data models penalty regions schedule twice"),
     "cnn_reg.locality": Row("tensornet checks penalty regions", "torch"),
     "cnn_reg.config": Row("checks"),
     "cnn_reg.networks": Row("checks models", "torch"),
-    "cnn_reg.tasks": Row("config data data.sources data.splits regions", "torch"),
+    "cnn_reg.tasks": Row("config data data.sources data.split_cache data.splits regions", "torch"),
     "cnn_reg.checkpoint": Row(packages="numpy torch"),
     "cnn_reg.training": Row(),
     "cnn_reg.training.arithmetic": Row("checkpoint config", "torch"),
@@ -189,16 +190,64 @@ TABLE = {
     "cnn_reg.training.loop": Row("files.runs trainer"),
     "cnn_reg.training.trackers": Row(),
     "cnn_reg.figures": Row("files.storage", lazy="matplotlib"),
-    "cnn_reg.cli.data": Row("cli.arguments data.baseline data.pair_file data.pathfinder_file data.sources", "rich"),
-    "cnn_reg.cli.locality": Row(
-        "cli.arguments files.runs files.storage config figures cnn_reg.locality networks regions tasks", "rich torch"
+    "cnn_reg.training.running": Row(
+        "tensornet files.runs files.storage config figures networks tasks twice arithmetic distributed loop trainer", "torch"
     ),
+    "cnn_reg.sweeps": Row(),
+    "cnn_reg.sweeps.grid": Row("checks config"),
+    "cnn_reg.sweeps.paper": Row(),
+    "cnn_reg.sweeps.grids": Row("checks config grid paper"),
+    "cnn_reg.sweeps.costs": Row("config networks files.runs files.storage", "torch"),
+    "cnn_reg.sweeps.jobs": Row("checks config files.runs files.storage training.loop training.running", "filelock torch"),
+    "cnn_reg.sweeps.executors": Row("jobs"),
+    "cnn_reg.sweeps.pool": Row("executors interrupts jobs"),
+    "cnn_reg.sweeps.cluster": Row("checks executors jobs", lazy="ray"),
+    "cnn_reg.sweeps.search": Row("config grid", lazy="optuna"),
+    "cnn_reg.sweeps.sweep": Row("tensornet config executors grid jobs files.storage"),
+    "cnn_reg.trained": Row("checks files.runs files.storage config networks tasks", "torch"),
+    "cnn_reg.locality_profile": Row("cnn_reg.locality regions", "torch"),
+    "cnn_reg.results": Row(),
+    "cnn_reg.results.wording": Row("checks config data.image_set"),
+    "cnn_reg.results.records": Row("files.runs files.storage config wording sweeps.jobs trained"),
+    "cnn_reg.results.listings": Row("checks files.storage config sweeps.jobs"),
+    "cnn_reg.results.published": Row("config"),
+    "cnn_reg.results.notes": Row("tensornet config published records wording"),
+    "cnn_reg.results.charts": Row("config notes published records wording"),
+    "cnn_reg.results.named": Row("config charts listings records sweeps.grids sweeps.paper"),
+    "cnn_reg.results.plots": Row("charts dynamics.plotting files.storage", lazy="matplotlib"),
+    "cnn_reg.results.tables": Row("checks files.storage"),
+    "cnn_reg.results.rows": Row("tensornet config charts records tables wording"),
+    "cnn_reg.results.samples": Row("data data.pathfinder data.sources dynamics.plotting files.storage", "numpy torch", lazy="matplotlib"),
+    "cnn_reg.results.predictions": Row("checks data", "numpy torch"),
+    "cnn_reg.results.pages": Row("tensornet figures tables", "numpy", lazy="jinja2 matplotlib"),
+    "cnn_reg.results.run_page": Row(
+        "config figures locality_profile pages predictions records tables wording sweeps.jobs tasks trained", "torch"
+    ),
+    "cnn_reg.results.sweep_page": Row("charts pages plots records rows tables wording"),
+    "cnn_reg.cli.data": Row("cli.arguments data.baseline data.pair_file data.pathfinder_file data.sources", "rich"),
+    "cnn_reg.cli.locality": Row("cli.arguments files.storage config figures locality_profile networks tasks trained", "rich torch"),
     "cnn_reg.cli.train": Row(
-        "tensornet cli.arguments files.runs files.storage config distributed figures interrupts networks tasks training.arithmetic "
-        "training.loop training.trackers training.trainer twice",
+        "tensornet cli.arguments config distributed interrupts training.loop training.running training.trackers training.trainer",
+        "rich",
+    ),
+    "cnn_reg.cli.sweep_tables": Row(
+        "tensornet config sweeps.costs sweeps.grid sweeps.jobs sweeps.paper sweeps.sweep files.runs files.storage", "rich"
+    ),
+    "cnn_reg.cli.sweep": Row(
+        "cli.arguments files.runs files.storage sweep_tables config sweeps.cluster sweeps.executors sweeps.grid sweeps.grids "
+        "sweeps.jobs sweeps.paper sweeps.pool sweeps.search sweeps.sweep interrupts",
         "rich torch",
     ),
-    "cnn_reg.cli": Row("cli.arguments cli.commands data locality train"),
+    "cnn_reg.cli.runs": Row("cli.arguments results.listings results.records results.rows results.tables", "rich"),
+    "cnn_reg.cli.figure": Row(
+        "cli.arguments dynamics.plotting results.charts results.named results.plots results.records results.rows results.samples "
+        "results.tables",
+        "rich",
+    ),
+    "cnn_reg.cli.report": Row(
+        "cli.arguments files.runs results.named results.records results.run_page results.sweep_page results.tables", "rich"
+    ),
+    "cnn_reg.cli": Row("cli.arguments cli.commands data figure locality report runs sweep train"),
     "cnn_reg.__main__": Row("cli"),
 }
 SLOW = ("matplotlib", "tensorly", "sklearn", "PIL", "pyarrow", "rich", "pandas", "torchvision")  # never loaded by `import tensornet`

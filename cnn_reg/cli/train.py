@@ -5,32 +5,24 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from cnn_reg.config import PRESETS, Config, as_dict, parse_field, preset, run_id
-from cnn_reg.figures import draw_curves
-from cnn_reg.networks import build_network
-from cnn_reg.tasks import Task, make_task
 from cnn_reg.training import trackers
-from cnn_reg.training.arithmetic import arithmetic
-from cnn_reg.training.loop import InterruptedTrainingError, summarize, train
+from cnn_reg.training.loop import InterruptedTrainingError
+from cnn_reg.training.running import Watch, folder_name, run_config
 from cnn_reg.training.trainer import Trainer
-from cnn_reg.twice import twice_differentiable
 from tensornet import __version__
 from tensornet.cli.arguments import device, examples
-from tensornet.distributed import Processes, processes
-from tensornet.files.runs import SUMMARY, Run
-from tensornet.files.storage import read_json
+from tensornet.distributed import processes
 from tensornet.interrupts import signals
 
 RUNS = Path("runs")  # where runs lie by default
-CURVES = "curves.png"
 REFRESH = 0.5  # seconds between looks at the sums on the device
 _OPTIONS = {  # of fields that have an option of their own: what it says in the help
     "dataset": "pathfinder or same-class",
@@ -127,64 +119,35 @@ def run(arguments: Any, console: Console) -> int:
         0
     """
     config = configuration(arguments)
-    folder = arguments.out or RUNS / f"{_name(config)}-{run_id(config, __version__)}"
-    with processes(arguments.device) as (joined, place), arithmetic(config, place, config.seed):
+    folder = arguments.out or RUNS / folder_name(config)
+    with processes(arguments.device) as (joined, place), signals() as arrived:
         first = joined.rank == 0
         shown = console if first else Console(quiet=True)
-        record = Run(folder, {**as_dict(config), "version": __version__}, resume=arguments.resume) if first else None
-        if arguments.resume and (folder / SUMMARY).exists():
-            shown.print(f"{folder} is complete.")
-            _tell(shown, read_json(folder / SUMMARY), folder)
-            return 0
-        task, trainer = _prepare(config, arguments.data, place, joined, record, shown)
-        with signals() as arrived:
+        with _watch(arguments, config, folder, shown, first) as watch:
             try:
-                with _followers(arguments, config, folder, trainer, shown, first) as (on_step, on_epoch):
-                    ended = train(trainer, record, on_step=on_step, on_epoch=on_epoch, stopping=lambda: bool(arrived()))
+                summary = run_config(
+                    config,
+                    folder,
+                    device=place,
+                    joined=joined,
+                    data=arguments.data,
+                    resume=arguments.resume,
+                    watch=watch,
+                    stopping=lambda: bool(arrived()),
+                )
             except InterruptedTrainingError as interrupt:
                 shown.print(f"{interrupt}; the checkpoint is in {folder}. The same command with --resume continues.", soft_wrap=True)
                 return 128 + (arrived() or signal.SIGTERM)
-        if record is not None:
-            _finish(record, config, task, ended, place, joined, shown)
+        if first:
+            _tell(console, summary, folder)
     return 0
 
 
-def _name(config: Config) -> str:
-    task = f"pathfinder-{config.path_length}" if config.dataset == "pathfinder" else f"same-class-{config.source}-{config.distance}"
-    return f"{task}-{config.model.replace(':', '.')}-coefficient-{config.coefficient:g}-seed-{config.seed}"
-
-
-def _prepare(
-    config: Config, data: Path | None, place: torch.device, joined: Processes, record: Run | None, console: Console
-) -> tuple[Task, Trainer]:
-    start = time.perf_counter()
-    task = make_task(config, data, place)
-    console.print(f"{task.title}: made or loaded in {time.perf_counter() - start:.1f} s", soft_wrap=True)
-    model = build_network(config.model, task.train.channels, task.train.image_size, dropout=config.dropout, width=config.width)
-    if config.coefficient:
-        model = twice_differentiable(model)
-    trainer = Trainer(config, task, model, device=place, processes=joined)
-    if joined.rank:
-        torch.manual_seed(config.seed + joined.rank)  # the same weights, but other units dropped
-    state = joined.gather(None if record is None else record.restore())[0]
-    if state is not None:
-        trainer.set(state)
-        console.print(f"continued after epoch {trainer.epoch}, step {trainer.step} of {trainer.steps}")
-    return task, trainer
-
-
-Followers = tuple[Callable[[Trainer], None], Callable[[dict[str, Any]], None]]
-
-
 @contextlib.contextmanager
-def _followers(arguments: Any, config: Config, folder: Path, trainer: Trainer, console: Console, first: bool) -> Iterator[Followers]:
-    """What is called after steps and epochs: the progress bar and the trackers, all of them in the first process alone."""
+def _watch(arguments: Any, config: Config, folder: Path, console: Console, first: bool) -> Iterator[Watch]:
+    """What is told after steps and epochs: the progress bar and the trackers, all of them in the first process alone."""
     with contextlib.ExitStack() as stack:
         sinks: list[trackers.Tracker] = []
-        if first and arguments.tensorboard:
-            sinks.append(stack.enter_context(trackers.tensorboard(folder / "tensorboard")))
-        if first and arguments.wandb:
-            sinks.append(stack.enter_context(trackers.wandb(folder, arguments.wandb, run_id(config, __version__), as_dict(config))))
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -193,21 +156,31 @@ def _followers(arguments: Any, config: Config, folder: Path, trainer: Trainer, c
             TimeRemainingColumn(),
         )
         bar = stack.enter_context(Progress(*columns, console=console, transient=True, disable=not first))
-        whole = bar.add_task("", total=config.epochs * trainer.steps, completed=trainer.epoch * trainer.steps + trainer.step, now="")
+        whole = bar.add_task("", total=None, now="", visible=False)
         looked = [0.0]
+
+        def on_start(trainer: Trainer) -> None:
+            if first and arguments.tensorboard:
+                sinks.append(stack.enter_context(trackers.tensorboard(folder / "tensorboard")))
+            if first and arguments.wandb:
+                sinks.append(stack.enter_context(trackers.wandb(folder, arguments.wandb, run_id(config, __version__), as_dict(config))))
+            bar.reset(whole, total=config.epochs * trainer.steps, completed=_done(trainer), visible=True)
 
         def on_step(now: Trainer) -> None:
             if time.perf_counter() - looked[0] > REFRESH:
                 looked[0] = time.perf_counter()
-                done = now.epoch * now.steps + now.step
-                bar.update(whole, completed=done, description=f"epoch {now.epoch + 1} of {config.epochs}", now=_now(now))
+                bar.update(whole, completed=_done(now), description=f"epoch {now.epoch + 1} of {config.epochs}", now=_now(now))
 
         def on_epoch(record: dict[str, Any]) -> None:
             console.print(_row(record), soft_wrap=True)
             for sink in sinks:
                 sink(record)
 
-        yield on_step, on_epoch
+        yield Watch(lambda text: console.print(text, soft_wrap=True), on_start, on_step, on_epoch)
+
+
+def _done(trainer: Trainer) -> int:
+    return trainer.epoch * trainer.steps + trainer.step
 
 
 def _now(trainer: Trainer) -> str:
@@ -224,41 +197,6 @@ def _row(record: dict[str, Any]) -> str:
         f"epoch {record['epoch']}: loss {record['train_loss']:.4f}, accuracy {record['train_accuracy']:.4f}{validation}, "
         f"test {record['test_accuracy']:.4f}{cosine}, {record['images_per_second']:.0f} images/s"
     )
-
-
-def _finish(record: Run, config: Config, task: Task, ended: str, place: torch.device, joined: Processes, console: Console) -> None:
-    records = record.records()
-    summary = {
-        "task": task.title,
-        "model": config.model,
-        "coefficient": config.coefficient,
-        "seed": config.seed,
-        "ended": ended,
-        **summarize(records),
-        "distance_only_accuracy": task.baseline,
-        "run_id": run_id(config, __version__),
-        "version": __version__,
-        "torch": torch.__version__,
-        "device": torch.cuda.get_device_name(place) if place.type == "cuda" else f"{place.type}, {torch.get_num_threads()} threads",
-        "processes": joined.size,
-        "full_run": full_run(config),
-    }
-    title = f"{task.title}, {config.model}, coefficient {config.coefficient:g}, seed {config.seed}"
-    draw_curves(record.folder / CURVES, records, title=title, baseline=task.baseline)
-    record.finish(**summary)
-    _tell(console, summary, record.folder)
-
-
-def full_run(config: Config) -> str:
-    """The command of the paper's recipe for a configuration's data and network.
-
-    Example:
-        >>> full_run(preset("quick"))
-        'cnn-reg train --preset paper --dataset pathfinder --path-length 3 --model resnet18 --device cuda'
-    """
-    options = {"pathfinder": ("path_length",), "same-class": ("distance", "source")}[config.dataset]
-    chosen = [f"--{name.replace('_', '-')} {getattr(config, name)}" for name in ("dataset", *options, "model")]
-    return f"cnn-reg train --preset paper {' '.join(chosen)} --device cuda"
 
 
 def _tell(console: Console, summary: dict[str, Any], folder: Path) -> None:

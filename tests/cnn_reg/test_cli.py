@@ -25,7 +25,7 @@ def test_version(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["dta"], "unknown command dta (did you mean data?); choose from train, locality, data"),
+        (["dta"], "unknown command dta (did you mean data?); choose from train, "),
         (["--sed"], "unknown argument --sed"),
         (["--vers"], "unknown argument --vers (did you mean --version?)"),
     ],

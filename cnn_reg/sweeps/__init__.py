@@ -1,0 +1,1 @@
+"""Sweeps: many runs from one description, in one folder, on whatever machines there are."""

@@ -1,0 +1,130 @@
+"""A sweep in its folder: what it lists, where its runs stand, and doing what is left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from cnn_reg.config import Config, as_dict, run_id
+from cnn_reg.sweeps.executors import LOOK, Executor
+from cnn_reg.sweeps.grid import Grid
+from cnn_reg.sweeps.jobs import LISTING, Job, Outcome, State, state_of
+from tensornet import __version__
+from tensornet.files.storage import read_json, write_json
+
+
+def check_folder(root: Path, grid: Grid) -> None:
+    """Checks that a folder can be this sweep's: it is not there yet, or holds no other.
+
+    Raises:
+        ValueError: It holds another sweep.
+        OSError: It cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> root = Path(tempfile.mkdtemp())
+        >>> write_listing(root, Grid("lengths"), Grid("lengths").labelled())
+        >>> check_folder(root, Grid("seeds"))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        ValueError: a folder holds one sweep; ... has lengths (own), got seeds (own)
+    """
+    if root.exists() and not root.is_dir():
+        raise ValueError(f"a sweep needs a folder; {root} is a file")
+    if (root / LISTING).exists():
+        found = read_json(root / LISTING)
+        there = f"{found.get('name')} ({found.get('scale')})" if isinstance(found, dict) else "something else"
+        if there != f"{grid.name} ({grid.scale})":
+            raise ValueError(f"a folder holds one sweep; {root} has {there}, got {grid.name} ({grid.scale})")
+
+
+def write_listing(
+    root: Path,
+    grid: Grid,
+    runs: Iterable[tuple[str, Config]],
+    trials: Iterable[tuple[str, Config]] = (),
+    chosen: dict[str, dict[str, float]] | None = None,
+) -> None:
+    """Writes what a sweep consists of to ``sweep.json``: what reports and figures start from.
+
+    Every run has its ``id``, its ``folder`` in that of the sweep, its ``variant`` and its ``fields``.
+
+    Args:
+        root: The sweep's folder, made where absent.
+        grid: The sweep.
+        runs: Names of variants and configurations.
+        trials: The same of the search's runs.
+        chosen: What the search found, by variant and field.
+
+    Raises:
+        OSError: The folder cannot be written to.
+
+    Example:
+        >>> import tempfile
+        >>> root, grid = Path(tempfile.mkdtemp()), Grid("seeds", axes={"seed": (0, 1)})
+        >>> write_listing(root, grid, grid.labelled())
+        >>> [run["fields"]["seed"] for run in read_json(root / "sweep.json")["runs"]]
+        [0, 1]
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    known = {"name": grid.name, "scale": grid.scale, "note": grid.note, "version": __version__, "chosen": chosen or {}}
+    write_json(root / LISTING, {**known, "trials": [_entry(root, *run) for run in trials], "runs": [_entry(root, *run) for run in runs]})
+
+
+def _entry(root: Path, variant: str, config: Config) -> dict[str, Any]:
+    folder = Job(config, root).folder.name
+    return {"id": run_id(config, __version__), "folder": folder, "variant": variant, "fields": as_dict(config)}
+
+
+def states(jobs: Iterable[Job]) -> dict[Job, State]:
+    """Where the runs of jobs stand.
+
+    Example:
+        >>> [state.value for state in states([Job(Config(), Path("no such folder"))]).values()]
+        ['waiting']
+    """
+    return {job: state_of(job.folder) for job in jobs}
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    execute: Executor,
+    *,
+    stopping: Callable[[], bool] = lambda: False,
+    on_outcome: Callable[[Outcome], None] = lambda _: None,
+) -> dict[Job, Outcome]:
+    """Does the jobs that are not done, and returns what became of each that was begun, or done already.
+
+    A run that another process is doing is waited for, and taken over should that process end before it is done.
+
+    Args:
+        jobs: What to do, in this order.
+        execute: Who does it.
+        stopping: Asked now and then; once it says yes, everything is left so that it can go on later.
+        on_outcome: Called with every outcome.
+
+    Example:
+        >>> import tempfile
+        >>> from cnn_reg.sweeps.executors import in_process
+        >>> from cnn_reg.sweeps.jobs import Place
+        >>> config = Config(train_images=8, test_images=4, image_size=32, width=0.1, batch_size=4, epochs=1)
+        >>> job = Job(config, Path(tempfile.mkdtemp()))
+        >>> run_jobs([job], in_process(Place()))[job].state.value
+        'done'
+    """
+    found = {job: Outcome(job, State.DONE) for job, state in states(jobs).items() if state is State.DONE}
+    left = [job for job in jobs if job not in found]
+    while left and not stopping():
+        busy = []
+        for outcome in execute(left, stopping):
+            if outcome.state is State.RUNNING:
+                busy.append(outcome.job)
+            elif outcome.state is not State.WAITING:
+                found[outcome.job] = outcome
+                on_outcome(outcome)
+        left = busy
+        if left and not stopping():
+            time.sleep(LOOK)
+    return found

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from sweep_cases import grid_file, make_jobs, results
+
+from cnn_reg.sweeps.cluster import ray_cluster
+from cnn_reg.sweeps.executors import in_process
+from cnn_reg.sweeps.jobs import Place
+
+ROOT = Path(__file__).parents[3]
+EPOCHS = 12
+
+
+@pytest.mark.slow
+def test_a_node_that_dies_in_the_middle_of_its_run_changes_nothing(tmp_path):
+    """Two nodes with one run each; one is lost, and its run goes on, on the other, to the bits of runs that nothing happened to."""
+    grid = grid_file(tmp_path / "grid.toml", seeds=2, epochs=EPOCHS)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), "OMP_NUM_THREADS": "1"}
+    program = [sys.executable, str(ROOT / "tests" / "cluster_program.py"), str(grid), str(tmp_path / "out"), "2", str(EPOCHS)]
+    done = subprocess.run(program, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(next(text for text in done.stdout.splitlines() if text.startswith("{")))
+    assert found["code"] == 0, done.stdout + done.stderr
+    assert all(2 <= epochs < EPOCHS for epochs in found["lost"]), "the node was lost too late"
+    assert min(found["least"]) >= 1, "a run began anew"
+    assert "2 runs, 2 done" in done.stdout
+    jobs = make_jobs(tmp_path / "alone", seeds=2, epochs=EPOCHS)
+    list(in_process(Place("cpu", 1))(jobs, lambda: False))
+    assert results(jobs, tmp_path / "out") == results(jobs, tmp_path / "alone")
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("127.0.0.1:1", r"no Ray cluster answers at 127.0.0.1:1 \(Connection refused\)"),
+        ("no-such-host.invalid:6379", r"no Ray cluster answers at no-such-host.invalid:6379 \(.*\)"),
+        ("auto", r"no Ray cluster answers at auto \(.*\)"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_an_error_within_seconds(address, message, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    start = time.monotonic()
+    with pytest.raises(OSError, match=message) as caught, ray_cluster(address):
+        pass
+    assert "\n" not in str(caught.value)
+    assert time.monotonic() - start < 30
+
+
+@pytest.mark.parametrize("address", ["somewhere", "host:", "ray://host:10001", ""])
+def test_an_address_that_is_none(address):
+    with pytest.raises(ValueError, match=re.escape(f"a Ray cluster's address is auto or host:port; got {address!r}")), ray_cluster(address):
+        pass
+
+
+def test_something_else_that_listens_is_no_cluster(monkeypatch):
+    monkeypatch.setattr("cnn_reg.sweeps.cluster.PATIENCE", 2.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        start = time.monotonic()
+        with pytest.raises(OSError, match=f"no Ray cluster answers at {address} .what listens there says nothing"), ray_cluster(address):
+            pass
+    assert time.monotonic() - start < 30

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from sweep_cases import epochs_of, grid_file, make_jobs, results
+
+from cnn_reg.sweeps.executors import in_process
+from cnn_reg.sweeps.jobs import LOCK, Place, State, failure_of, state_of
+from cnn_reg.sweeps.pool import KILLED, local_processes
+
+ROOT = Path(__file__).parents[3]
+PLACES = [Place("cpu", 1), Place("cpu", 1)]
+
+
+def children():
+    """Processes that this one started and that compute."""
+    return {process.pid for process in psutil.Process().children() if "spawn_main" in " ".join(process.cmdline())}
+
+
+def wait_until(true, seconds=240.0):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it does not come"
+        time.sleep(0.02)
+
+
+def test_processes_live_on_between_jobs_and_give_what_this_process_gives(tmp_path):
+    jobs, alone = make_jobs(tmp_path / "pool", seeds=4, epochs=1), make_jobs(tmp_path / "alone", seeds=4, epochs=1)
+    with local_processes(PLACES) as execute:
+        first = list(execute(jobs[:2], lambda: False))
+        before = children()
+        second = list(execute(jobs[2:], lambda: False))
+        assert before == children()
+        assert len(before) == 2
+    assert {(outcome.job, outcome.state) for outcome in first + second} == {(job, State.DONE) for job in jobs}
+    assert not children()
+    list(in_process(Place("cpu", 1))(alone, lambda: False))
+    assert results(jobs, tmp_path / "pool") == results(jobs, tmp_path / "alone")
+    assert not list((tmp_path / "pool").glob(".stop-*"))
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_takes_no_other_with_it(tmp_path):
+    jobs = make_jobs(tmp_path, seeds=3, epochs=30)
+
+    def worker():
+        """The process that has the first job's lock."""
+        held = (
+            process
+            for process in map(psutil.Process, children())
+            if any(file.path == str(jobs[0].folder / LOCK) for file in process.open_files())
+        )
+        return next(held)
+
+    killed = []
+
+    def stopping():  # asked again and again while jobs go on
+        if not killed and epochs_of(jobs[0].folder):
+            worker().kill()
+            killed.append(True)
+        return False
+
+    with local_processes(PLACES) as execute:
+        outcomes = {outcome.job: outcome for outcome in execute(jobs, stopping)}
+    assert outcomes[jobs[0]].state is State.FAILED
+    assert outcomes[jobs[0]].reason == failure_of(jobs[0].folder)["reason"] == KILLED
+    assert [outcomes[job].state for job in jobs[1:]] == [State.DONE, State.DONE]
+    with local_processes(PLACES) as execute:
+        assert [outcome.state for outcome in execute(jobs[:1], lambda: False)] == [State.DONE]
+    assert epochs_of(jobs[0].folder) == 30
+    assert state_of(jobs[0].folder) is State.DONE
+
+
+def test_processes_that_are_asked_to_stop_write_checkpoints(tmp_path):
+    jobs = make_jobs(tmp_path, seeds=3, epochs=1000)
+    with local_processes(PLACES) as execute:
+        outcomes = list(execute(jobs, lambda: all(epochs_of(job.folder) for job in jobs[:2])))
+    assert {(outcome.job, outcome.state) for outcome in outcomes} == {(job, State.INTERRUPTED) for job in jobs[:2]}
+    assert all((job.folder / "checkpoint.safetensors").exists() for job in jobs[:2])
+    assert not jobs[2].folder.exists()
+
+
+@pytest.mark.slow
+def test_outcomes_that_nobody_asks_for_leave_nothing_running(tmp_path):
+    jobs = [*make_jobs(tmp_path, seeds=1, epochs=1), *make_jobs(tmp_path, seeds=1, epochs=1000)]
+    with local_processes(PLACES) as execute:
+        outcomes = execute(jobs, lambda: False)
+        assert next(outcomes).state is State.DONE
+        outcomes.close()
+    assert not children()
+    assert state_of(jobs[1].folder) in (State.INTERRUPTED, State.WAITING)
+
+
+@pytest.mark.slow
+def test_processes_end_when_their_parent_is_killed(tmp_path):
+    grid = grid_file(tmp_path / "grid.toml", seeds=2, epochs=1000)
+    command = [sys.executable, "-m", "cnn_reg", "sweep", str(grid), "--out", str(tmp_path / "out"), "--workers", "2", "--threads", "1"]
+    jobs = make_jobs(tmp_path / "out", seeds=2, epochs=1000)
+    started = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: all(epochs_of(job.folder) for job in jobs))
+        workers = [process for process in psutil.Process(started.pid).children() if "spawn_main" in " ".join(process.cmdline())]
+        assert len(workers) == 2
+        started.send_signal(signal.SIGKILL)
+        started.wait(10)
+        wait_until(lambda: all(state_of(job.folder) is State.INTERRUPTED for job in jobs))  # nobody holds the locks any more
+        before = [epochs_of(job.folder) for job in jobs]
+        time.sleep(1)
+        assert before == [epochs_of(job.folder) for job in jobs]
+    finally:
+        for process in (started, *workers):
+            process.kill()
