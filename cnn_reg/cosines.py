@@ -39,4 +39,5 @@ def cosines(left: torch.Tensor, right: torch.Tensor) -> Cosines:
         none = zero | nonfinite
         one, other = (torch.where(none, 1, side) / torch.where(none, 1, size) for side, size in zip(rows, sizes))
         values = (one * other).sum(1) / (one.square().sum(1).sqrt() * other.square().sum(1).sqrt())
+        values = values.clamp(-1, 1)  # beyond which only rounding goes
         return Cosines(torch.where(none.squeeze(1), 0, values), zero.squeeze(1), nonfinite.squeeze(1))

@@ -227,7 +227,7 @@ def _pairs(region_i: Any, region_j: Any, images: torch.Tensor, channel_dim: int 
     begin = 2 if channel_dim == 1 else 1
     size = tuple(images.shape[begin : begin + axes])
     before = (slice(None),) * begin
-    regions = [_several(region_i), _several(region_j)]
+    regions = [_several(region_i, size), _several(region_j, size)]
     if len(regions[0]) != len(regions[1]) or not regions[0]:
         raise ValueError(f"region_i and region_j must be as many; got {len(regions[0])} and {len(regions[1])}")
     masks = [(region_mask(one, size), region_mask(other, size)) for one, other in zip(*regions)]
@@ -251,11 +251,15 @@ def _shifted(index: Index, corner: Sequence[int]) -> Index:
     )
 
 
-def _several(regions: Any) -> list[Any]:
+def _several(regions: Any, size: tuple[int, ...]) -> list[Any]:
     """The regions of a list of them; of a single one, a list."""
-    if isinstance(regions, list | tuple) and not all(isinstance(entry, numbers.Integral) for entry in regions):
+    if not isinstance(regions, list | tuple) or all(isinstance(entry, numbers.Integral) for entry in regions):
+        return [regions]
+    try:
+        found = torch.as_tensor(regions)
+    except (TypeError, ValueError, RuntimeError):
         return list(regions)
-    return [regions]
+    return [regions] if found.dtype == torch.bool and tuple(found.shape) == size else list(regions)
 
 
 def _on(device: torch.device, index: Index) -> Index:

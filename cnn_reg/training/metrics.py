@@ -83,7 +83,7 @@ class Tally:
         return total
 
     def means(self) -> dict[str, Any]:
-        """Means by name, and quantiles of |cos| to the nearest thousandth; ``None`` where there was nothing to take a mean of.
+        """Means by name, and quantiles of |cos| to the thousandth above; ``None`` where there was nothing to take a mean of.
 
         Example:
             >>> tally = Tally("cpu")

@@ -192,6 +192,12 @@ class Trainer:
             >>> again.step
             2
         """
+        try:
+            self._set(state)
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            raise ValueError(f"the checkpoint is none of such a training ({type(error).__name__}: {line(error)[:100]})") from None
+
+    def _set(self, state: dict[str, Any]) -> None:
         if len(state["processes"]) != self.processes.size:
             raise ValueError(
                 f"the checkpoint is of {len(state['processes'])} processes; a run is resumed with as many, got {self.processes.size}"

@@ -458,3 +458,17 @@ def test_two_processes_give_the_gradient_of_one(tmp_path: Path):
     for name, weight in model.named_parameters():
         torch.testing.assert_close(found[0][name], weight.grad / 2, rtol=1e-10, atol=1e-13)
         assert torch.equal(found[0][name], found[1][name])
+
+
+def test_a_mask_of_nested_lists_is_one_region_and_a_list_of_masks_several():
+    images = torch.randn(4, 1, 6, 6)
+    mask, other = torch.zeros(6, 6, dtype=torch.bool), torch.zeros(6, 6, dtype=torch.bool)
+    mask[0, :3], other[4, 2:] = True, True
+    torch.manual_seed(0)
+    model = Smooth()
+    expected, _ = gradient_direction_penalty(model, images, mask, other)
+    found, info = gradient_direction_penalty(model, images, mask.tolist(), other.tolist())
+    assert info.cosines.shape == (1, 4)
+    torch.testing.assert_close(found, expected)
+    _, info = gradient_direction_penalty(model, images, [mask.tolist(), other.tolist()], [other.tolist(), mask.tolist()])
+    assert info.cosines.shape == (2, 4)
