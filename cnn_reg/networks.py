@@ -24,6 +24,7 @@ FAILURES = (  # what programs of users may raise, and runs end with
     NameError,
     OSError,
     RuntimeError,
+    SyntaxError,
     TypeError,
     ValueError,
 )

@@ -93,9 +93,9 @@ TABLE = {
     "tensornet.completion.batches": Row("distributed evaluation.observed order shape sources survey", "numpy torch"),
     "tensornet.completion.fitting": Row("batches distributed evaluation.circuit htf interrupts optim shape smoothing", "torch"),
     "tensornet.completion.completer": Row(
-        "batches distributed files.entries fitting htf shape smoothing sources survey tree", "numpy torch"
+        "batches distributed files.entries fitting htf shape smoothing sources survey tree", "numpy torch", lazy="sklearn"
     ),
-    "tensornet.files.objects": Row("checks completion.completer evaluation.circuit htf storage tree", "numpy torch"),
+    "tensornet.files.objects": Row("checks completion.completer evaluation.circuit formats.ht htf storage tree", "numpy torch"),
     "tensornet": Row(
         "completion.completer layers.classifier layers.factorized layers.features graphs htf contraction.network contraction.plan "
         "evaluation.observed files.objects formats.hsvd formats.ht optim analysis.ranks shape tree"

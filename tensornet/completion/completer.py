@@ -151,8 +151,20 @@ class TensorCompleter:
         return self
 
     def __repr__(self) -> str:
-        changed = [f"{name}={getattr(self, name)!r}" for name, usual in _parameters().items() if getattr(self, name) != usual]
+        given = {name: (getattr(self, name), usual) for name, usual in _parameters().items()}
+        changed = [f"{name}={value!r}" for name, (value, usual) in given.items() if value is not usual and repr(value) != repr(usual)]
         return f"TensorCompleter({', '.join(changed)})"
+
+    def __sklearn_tags__(self) -> Any:
+        """What scikit-learn's tools for models, such as ``GridSearchCV``, want to know: it is a regressor.
+
+        Example:
+            >>> TensorCompleter().__sklearn_tags__().estimator_type
+            'regressor'
+        """
+        from sklearn.utils import RegressorTags, Tags, TargetTags
+
+        return Tags(estimator_type="regressor", target_tags=TargetTags(required=True), regressor_tags=RegressorTags())
 
     # Fitting
 

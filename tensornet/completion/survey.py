@@ -179,9 +179,12 @@ def _merged(parts: Sequence[_Part]) -> tuple[complex, float]:
         if part.number:
             total = count + part.number
             way = part.mean - mean
-            squares += part.squares + abs(way) ** 2 * (count * part.number / total)
+            squares += part.squares + abs(way) * abs(way) * (count * part.number / total)
             mean, count = mean + way * (part.number / total), total
-    return mean, math.sqrt(squares / count) or 1.0
+    scale = math.sqrt(squares / count)
+    if not math.isfinite(scale):
+        raise ValueError("the squares of the values must not overflow; divide values above 1e150 by their size")
+    return mean, scale or 1.0
 
 
 def _wide(values: NDArray[Any]) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""Saved objects: factorizations, and completers with all that they have learned."""
+"""Saved objects: factorizations, hierarchical Tucker formats, and completers with all that they have learned."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from tensornet.checks import line
 from tensornet.completion.completer import TensorCompleter
 from tensornet.evaluation import circuit
 from tensornet.files.storage import read_one_of, write_nested
+from tensornet.formats.ht import HT
 from tensornet.htf import HTF
 from tensornet.tree import ModeTree, Nested, Node
 
 LEARNED = ("offset_", "scale_", "lengths_", "history_", "state_", "n_iter_", "interrupted_")  # besides the factorization
 
 
-def save(path: str | os.PathLike[str], obj: HTF | TensorCompleter) -> None:
-    """Writes a factorization or a completer to a safetensors file, atomically; :func:`load` reads it.
+def save(path: str | os.PathLike[str], obj: HTF | HT | TensorCompleter) -> None:
+    """Writes a factorization, a hierarchical Tucker format or a completer to a safetensors file, atomically; :func:`load` reads it.
 
     Of a factorization, tree, weights, pooling, a fixed root, which nodes share a weight and which weights are frozen are kept. Of a
     completer, its parameters but the device, and everything that it has learned.
 
     Raises:
-        TypeError: ``obj`` is neither, its weights are of a type that :meth:`HTF.from_weights` does not take, or a parameter is no number,
-            string, tree or collection of them.
+        TypeError: ``obj`` is none of them, its weights are of a type that :meth:`HTF.from_weights` does not take, or a parameter is no
+            number, string, tree or collection of them.
         ValueError: A weight is not finite.
         OSError: The folder is missing, or cannot be written to.
 
@@ -45,12 +46,15 @@ def save(path: str | os.PathLike[str], obj: HTF | TensorCompleter) -> None:
         write_nested(path, _completer_state(obj), kind="TensorCompleter")
     elif isinstance(obj, HTF):
         write_nested(path, _state(obj), kind="HTF")
+    elif isinstance(obj, HT):
+        state = {**_tree_state(obj.tree), "tensors": list(obj.tensors), "error_bound": obj.error_bound}
+        write_nested(path, state, kind="HT")
     else:
-        raise TypeError(f"save writes an HTF or a TensorCompleter; got {type(obj).__name__}")
+        raise TypeError(f"save writes an HTF, an HT or a TensorCompleter; got {type(obj).__name__}")
 
 
 def load(path: str | os.PathLike[str], *, device: torch.device | str = "cpu") -> Any:
-    """The factorization or completer that :func:`save` wrote, with its weights on the given device.
+    """The object that :func:`save` wrote, with its tensors on the given device.
 
     Raises:
         ValueError: The file is truncated, of another program, or its weights do not fit together.
@@ -65,8 +69,10 @@ def load(path: str | os.PathLike[str], *, device: torch.device | str = "cpu") ->
         >>> torch.equal(load(path).predict([[1, 1]]), completer.predict([[1, 1]]))
         True
     """
-    kind, state = read_one_of(path, ["HTF", "TensorCompleter"], device=device)
+    kind, state = read_one_of(path, ["HTF", "HT", "TensorCompleter"], device=device)
     try:
+        if kind == "HT":
+            return HT(_tree(state), tuple(state["tensors"]), float(state["error_bound"]))
         return _htf(state) if kind == "HTF" else _completer(state, device)
     except (AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{os.fspath(path)} is damaged ({line(error)})") from None

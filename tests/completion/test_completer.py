@@ -8,7 +8,8 @@ import numpy as np
 import oracles
 import pytest
 import torch
-from sklearn.base import clone
+from sklearn.base import clone, is_regressor
+from sklearn.model_selection import GridSearchCV, KFold
 
 from tensornet import HTF, ModeTree, TensorCompleter
 from tensornet.completion.fitting import DivergenceWarning, Training
@@ -159,6 +160,19 @@ class TestManners:
 
     def test_repr_shows_what_differs_from_the_usual(self):
         assert repr(TensorCompleter(steps=5, ranks=2)) == "TensorCompleter(ranks=2, steps=5)"
+        assert repr(TensorCompleter(mode_sizes=np.array([4, 4]))) == "TensorCompleter(mode_sizes=array([4, 4]))"
+
+    def test_scikit_learns_search_of_parameters(self):
+        indices = np.stack(np.meshgrid(*[np.arange(5)] * 3, indexing="ij"), -1).reshape(-1, 3)
+        values = (indices + 1).prod(1).astype(float)
+        cut = KFold(3, shuffle=True, random_state=0)
+        search = GridSearchCV(TensorCompleter(mode_sizes=(5, 5, 5), steps=200), {"ranks": [1, 2]}, cv=cut)
+        assert is_regressor(search)
+        assert search.fit(indices, values).best_score_ > 0.5
+
+    def test_values_whose_squares_overflow_are_refused(self):
+        with pytest.raises(ValueError, match="the squares of the values must not overflow"), np.errstate(over="ignore", invalid="ignore"):
+            TensorCompleter(steps=2).fit([[0, 0], [0, 1], [1, 0]], [1e160, 2e160, 3e160])
 
     @pytest.mark.parametrize("call", [lambda it: it.predict([[0, 0]]), lambda it: it.complete(), lambda it: it.score(*TINY)])
     def test_not_fitted(self, call):

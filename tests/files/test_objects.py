@@ -89,7 +89,7 @@ class TestFactorizations:
         assert load(tmp_path / "a.safetensors").tree == htf.tree
 
     def test_nothing_else(self, tmp_path):
-        with pytest.raises(TypeError, match="save writes an HTF or a TensorCompleter; got dict"):
+        with pytest.raises(TypeError, match="save writes an HTF, an HT or a TensorCompleter; got dict"):
             save(tmp_path / "a.safetensors", {})
         write_nested(tmp_path / "a.safetensors", 1, kind="checkpoint")
         with pytest.raises(ValueError, match=r"a\.safetensors holds a checkpoint; a HTF or TensorCompleter is needed"):
@@ -136,3 +136,16 @@ class TestCompleters:
         write_nested(path, {**read_nested(path, kind="TensorCompleter"), **change}, kind="TensorCompleter")
         with pytest.raises(ValueError, match=r"a\.safetensors is damaged"):
             load(path)
+
+
+class TestFormats:
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex64, torch.complex128])
+    def test_round_trip_and_what_is_loaded_can_be_computed_with(self, tmp_path, dtype):
+        tree = ModeTree.from_nested(((0, 2), (1, (3, 4))))
+        ht = HTF(tree, mode_sizes=3, ranks=3, init_std=1.0, dtype=dtype).to_ht().truncate(max_rank=2, rtol=1.0)
+        save(tmp_path / "a.safetensors", ht)
+        found = load(tmp_path / "a.safetensors")
+        assert (found.tree, found.error_bound) == (ht.tree, ht.error_bound)
+        assert all(torch.equal(left, right) for left, right in zip(found.tensors, ht.tensors, strict=True))
+        torch.testing.assert_close((found - ht).norm(), torch.zeros((), dtype=ht.norm().dtype), atol=1e-4, rtol=0)
+        assert torch.equal(found.contract(), ht.contract())
