@@ -166,7 +166,7 @@ class TestManners:
         indices = np.stack(np.meshgrid(*[np.arange(5)] * 3, indexing="ij"), -1).reshape(-1, 3)
         values = (indices + 1).prod(1).astype(float)
         cut = KFold(3, shuffle=True, random_state=0)
-        search = GridSearchCV(TensorCompleter(mode_sizes=(5, 5, 5), steps=200), {"ranks": [1, 2]}, cv=cut)
+        search = GridSearchCV(TensorCompleter(mode_sizes=(5, 5, 5), steps=500), {"ranks": [1, 4]}, cv=cut)
         assert is_regressor(search)
         assert search.fit(indices, values).best_score_ > 0.5
 

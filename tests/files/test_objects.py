@@ -92,7 +92,7 @@ class TestFactorizations:
         with pytest.raises(TypeError, match="save writes an HTF, an HT or a TensorCompleter; got dict"):
             save(tmp_path / "a.safetensors", {})
         write_nested(tmp_path / "a.safetensors", 1, kind="checkpoint")
-        with pytest.raises(ValueError, match=r"a\.safetensors holds a checkpoint; a HTF or TensorCompleter is needed"):
+        with pytest.raises(ValueError, match=r"a\.safetensors holds a checkpoint; a HTF or HT or TensorCompleter is needed"):
             load(tmp_path / "a.safetensors")
 
 
