@@ -231,7 +231,8 @@ TABLE = {
         "rich",
     ),
     "cnn_reg.cli.sweep_tables": Row(
-        "tensornet config sweeps.costs sweeps.grid sweeps.jobs sweeps.paper sweeps.sweep files.runs files.storage", "rich"
+        "tensornet config sweeps.costs sweeps.grid sweeps.jobs sweeps.paper sweeps.search sweeps.sweep files.runs files.storage",
+        "rich",
     ),
     "cnn_reg.cli.sweep": Row(
         "cli.arguments files.runs files.storage sweep_tables config sweeps.cluster sweeps.executors sweeps.grid sweeps.grids "

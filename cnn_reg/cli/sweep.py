@@ -22,7 +22,7 @@ from cnn_reg.sweeps.jobs import LISTING, Job, Outcome, Place, State
 from cnn_reg.sweeps.paper import NAMES, SCALES
 from cnn_reg.sweeps.pool import local_processes
 from cnn_reg.sweeps.search import tune
-from cnn_reg.sweeps.sweep import check_folder, run_jobs, write_listing
+from cnn_reg.sweeps.sweep import check_folder, run_jobs, with_chosen, write_listing
 from tensornet.cli.arguments import examples, positive
 from tensornet.files.runs import SUMMARY
 from tensornet.files.storage import read_json
@@ -93,7 +93,7 @@ def run(arguments: Any, console: Console) -> int:
     root, data = arguments.out.absolute(), arguments.data.absolute() if arguments.data else None
     check_folder(root, grid)
     if arguments.dry_run:
-        show_plan(console, grid, root)
+        show_plan(console, with_chosen(root, grid), root)
         return 0
     start = time.monotonic()
     with _executor(arguments) as execute, signals() as arrived:

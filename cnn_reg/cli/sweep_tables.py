@@ -19,6 +19,7 @@ from cnn_reg.sweeps import costs
 from cnn_reg.sweeps.grid import Grid
 from cnn_reg.sweeps.jobs import Job, Outcome, State, failure_of
 from cnn_reg.sweeps.paper import NAMES
+from cnn_reg.sweeps.search import trial_config
 from cnn_reg.sweeps.sweep import states
 from tensornet import __version__
 from tensornet.files.runs import SUMMARY
@@ -69,10 +70,13 @@ def show_plan(console: Console, grid: Grid, root: Path) -> None:
 
 def _search(grid: Grid) -> str:
     assert grid.search is not None
-    tuned = [f"{variant.name} ({', '.join(variant.ranges)})" for variant in grid.variants if variant.ranges]
+    tuned = [variant for variant in grid.variants if variant.ranges]
+    work = sum(costs.operations(trial_config(grid, variant, variant.values())) for variant in tuned) * grid.search.trials
+    names = ", ".join(f"{variant.name} ({', '.join(variant.ranges)})" for variant in tuned)
+    place = ", ".join(f"{name} {value}" for name, value in grid.search.at.items())
     return (
-        f"Before, {_count(grid.search.trials, 'run')} for each of {', '.join(tuned)} choose values, which replace those above, at "
-        f"{', '.join(f'{name} {value}' for name, value in grid.search.at.items())}."
+        f"Before, {_count(grid.search.trials, 'run')} for each of {names} choose values, which replace those above, at {place}: "
+        f"{work / 1e15:.3g} x 10^15 operations more."
     )
 
 

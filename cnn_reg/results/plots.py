@@ -22,6 +22,7 @@ MARKERS = "osD^vPXd"
 AXIS_LABELS = {"path_length": "path length, paddles", "distance": "pixels between the pictures"}
 MOST_INSIDE = 5  # lines whose legend has room beside the curves
 WIDTH, HEIGHT = 5.6, 4.4  # inches of a panel without its notes
+LEGEND, NOTE = 3.0, 0.16  # inches of a legend beside the curves, and of a line of notes
 
 
 def draw_charts(path: str | os.PathLike[str], charts: Sequence[Chart]) -> None:
@@ -60,10 +61,15 @@ def charts_figure(charts: Sequence[Chart]) -> Figure:
     if not charts:
         raise ValueError("a figure needs at least one chart; got none")
     notes = ["\n".join(textwrap.fill(note, 92) for note in chart.notes) for chart in charts]
-    figure = Figure(figsize=(WIDTH * len(charts), HEIGHT + 0.16 * (1 + max(text.count("\n") for text in notes))), layout="constrained")
-    for panel, chart, text in zip(figure.subplots(1, len(charts), squeeze=False)[0], charts, notes):
+    widths = [WIDTH + (LEGEND if len(chart.lines) > MOST_INSIDE else 0) for chart in charts]
+    lines = 1 + max(text.count("\n") for text in notes)
+    figure = Figure(figsize=(sum(widths), HEIGHT + NOTE * lines), layout="constrained")
+    parts = figure.subfigures(1, len(charts), squeeze=False, width_ratios=widths)[0]
+    for part, chart, text in zip(parts, charts, notes):
+        panel = part.subplots()
         _draw_chart(panel, chart)
-        panel.text(0, -0.17, text, fontsize=7.5, color="0.35", va="top", transform=panel.transAxes, parse_math=False)
+        padded = text + "\n" * (lines - 1 - text.count("\n"))  # so that panels are equally high
+        panel.text(0, -0.17, padded, fontsize=7.5, color="0.35", va="top", transform=panel.transAxes, parse_math=False)
     return figure
 
 

@@ -78,6 +78,17 @@ def _entry(root: Path, variant: str, config: Config) -> dict[str, Any]:
     return {"id": run_id(config, __version__), "folder": folder, "variant": variant, "fields": as_dict(config)}
 
 
+def with_chosen(root: Path, grid: Grid) -> Grid:
+    """The grid with what an earlier search in the folder chose; the grid itself where nothing was chosen.
+
+    Example:
+        >>> with_chosen(Path("no such folder"), Grid("seeds")) == Grid("seeds")
+        True
+    """
+    chosen = read_json(root / LISTING)["chosen"] if (root / LISTING).exists() else {}
+    return grid.tuned(chosen) if chosen else grid
+
+
 def states(jobs: Iterable[Job]) -> dict[Job, State]:
     """Where the runs of jobs stand.
 

@@ -61,7 +61,7 @@ def test_the_dry_run_of_a_figure_lists_what_differs(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert shown.startswith("fig12-same-class (small; digits, not CIFAR10): 20 runs, 20 waiting\n")
     assert "Before, 4 runs for each of weight decay (weight_decay), dropout (dropout), weight decay and penalty (coefficient" in shown
-    assert "at distance 160, data_seed 1." in shown
+    assert "at distance 160, data_seed 1: 0." in shown
     header = next(line for line in shown.splitlines() if line.startswith("state"))
     assert header.split()[:6] == ["state", "variant", "distance", "dropout", "coefficient", "weight_decay"]
 
@@ -105,6 +105,10 @@ def test_a_search_chooses_what_the_grid_leaves_open(tmp_path, capsys):
     assert main(here(path, tmp_path / "out")) == 0
     assert "done: " not in capsys.readouterr().out
     assert read_json(tmp_path / "out" / "sweep.json") == listing
+    assert main(here(path, tmp_path / "out", "--dry-run")) == 0  # which knows what was chosen
+    shown = capsys.readouterr().out
+    assert shown.startswith("tiny (own): 2 runs, 2 done\n")
+    assert "Before, " not in shown
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,13 @@ CHART = Chart(
     ),
     ("Missing: 3 of 12 runs (3 not begun).",),
 )
+MANY = Chart(
+    "Pathfinder, resnet18: mean and standard deviation over 2 seeds",
+    "path_length",
+    tuple(Line(f"weight decay {number}, coefficient 9, channels last", CHART.lines[1].points) for number in range(9)),
+    ("Not the paper's recipe: train images 4000, test images 1000, image size 100, width 0.25, epochs 40, channels last.",),
+)
+LONG = Chart(CHART.title, CHART.axis, CHART.lines, MANY.notes)
 
 
 def drawn(axes):
@@ -42,7 +49,7 @@ def test_what_is_drawn_are_the_numbers():
 def test_title_notes_and_axis_are_told():
     (axes,) = charts_figure([CHART]).axes
     assert axes.get_title() == CHART.title.replace(": ", "\n")
-    assert CHART.notes[0] in [text.get_text() for text in axes.texts]
+    assert CHART.notes[0] in [text.get_text().strip() for text in axes.texts]
     assert (axes.get_xlabel(), list(axes.get_xticks())) == ("path length, paddles", [5, 7, 9])
 
 
@@ -51,8 +58,9 @@ def test_a_chart_without_finished_runs_says_so():
     assert "no finished run" in [text.get_text() for text in axes.texts]
 
 
-def test_nothing_lies_outside_of_the_picture():
-    figure = charts_figure([CHART, CHART])
+@pytest.mark.parametrize("charts", [[CHART, LONG], [MANY, LONG], [LONG, MANY], [MANY]])
+def test_nothing_lies_outside_of_the_picture(charts):
+    figure = charts_figure(charts)
     figure.draw_without_rendering()
     box = figure.get_tightbbox()
     width, height = figure.get_size_inches()
