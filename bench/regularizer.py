@@ -143,12 +143,16 @@ def _peak_of(name: str, batch: int, size: int) -> int:
 
 
 def _compare(steps: dict[str, Callable[[], torch.nn.Module]]) -> None:
-    """Warms up, and makes sure that the regularized steps have the same gradients before they are timed."""
+    """Warms up, and makes sure that the regularized steps have the same gradients before they are timed.
+
+    In single precision those of the two layouts differ by a percent, since a rounding turns some rectifier on or off.
+    """
     gradients = {name: torch.cat([weight.grad.flatten() for weight in step().parameters()]) for name, step in steps.items()}
-    expected = next(found for name, found in gradients.items() if name.startswith("published"))
     for name, found in gradients.items():
+        way, comma, layout = name.partition(",")
+        expected = gradients[f"published{comma}{layout}"]
         error = float(torch.linalg.norm(found - expected) / torch.linalg.norm(expected))
-        if not name.startswith("plain") and not error < 1e-3:
+        if way == "ours" and not error < 1e-3:
             raise SystemExit(f"the gradients of {name} differ from the published way's by {error:.1e}")
 
 

@@ -190,7 +190,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "image_size": 100,
         "width": 0.25,
         "coefficient": 3.0,
-        "epochs": 40,
+        "epochs": 24,
         "channels_last": True,
     },
 }
@@ -260,6 +260,31 @@ def as_dict(config: Config) -> dict[str, Any]:
     """
     other = ("distance", "source") if config.dataset == "pathfinder" else ("path_length", "matched", "patch_size")
     return {name: value for name, value in dataclasses.asdict(config).items() if name not in other}
+
+
+def from_dict(fields: Any) -> Config:
+    """The configuration that :func:`as_dict` gave, with the defaults of the fields that it leaves out.
+
+    Raises:
+        ValueError: It is none: no dictionary, a field is unknown, or a value is wrong.
+
+    Example:
+        >>> from_dict(as_dict(Config(path_length=9))) == Config(path_length=9)
+        True
+        >>> from_dict({"seed": 0, "colour": "red"})
+        Traceback (most recent call last):
+            ...
+        ValueError: no configuration of a training: unknown field 'colour'
+    """
+    if not isinstance(fields, dict):
+        raise ValueError(f"no configuration of a training: {short(fields)}")
+    unknown = [name for name in fields if name not in FIELDS]
+    if unknown:
+        raise ValueError(f"no configuration of a training: unknown field {', '.join(map(repr, unknown))}")
+    try:
+        return Config(**fields)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"no configuration of a training: {error}") from None
 
 
 def run_id(config: Config, version: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -18,12 +19,13 @@ class Cosines(NamedTuple):
 def cosines(left: torch.Tensor, right: torch.Tensor) -> Cosines:
     """Cosine of the angle between each row of ``left`` and the same row of ``right``, shape (batch, size), in float32 or better.
 
-    A row counts as zero when none of its entries reaches the smallest normal number of the type computed in. Rows are scaled by their
-    largest entry first, so that no norm under- or overflows; the cosine does not depend on it. Rows without a cosine are replaced
-    before anything is divided, so that their derivative is 0 and not NaN.
+    A row counts as zero when none of its entries reaches the square root of the smallest normal number of the type computed in, 1e-19 in
+    float32: the derivative of the cosine is as large as a row is small, and what it is multiplied with must not overflow. Rows are scaled
+    by their largest entry first, so that no norm under- or overflows; the cosine does not depend on it. Rows without a cosine are
+    replaced before anything is divided, so that their derivative is 0 and not NaN.
 
     Example:
-        >>> found = cosines(torch.tensor([[3.0, 4.0], [1.0, 0.0], [0.0, 0.0]]), torch.tensor([[4.0, 3.0], [-1e-30, 0.0], [1.0, 0.0]]))
+        >>> found = cosines(torch.tensor([[3.0, 4.0], [1.0, 0.0], [0.0, 0.0]]), torch.tensor([[4.0, 3.0], [-1e-15, 0.0], [1.0, 0.0]]))
         >>> found.values, found.zero
         (tensor([ 0.9600, -1.0000,  0.0000]), tensor([False, False,  True]))
     """
@@ -32,8 +34,10 @@ def cosines(left: torch.Tensor, right: torch.Tensor) -> Cosines:
         rows = [left.to(dtype), right.to(dtype)]
         sizes = [side.detach().abs().amax(1, keepdim=True) for side in rows]
         nonfinite = ~(sizes[0].isfinite() & sizes[1].isfinite())
-        zero = ~nonfinite & ((sizes[0] < torch.finfo(dtype).tiny) | (sizes[1] < torch.finfo(dtype).tiny))
+        least = math.sqrt(torch.finfo(dtype).tiny)
+        zero = ~nonfinite & ((sizes[0] < least) | (sizes[1] < least))
         none = zero | nonfinite
         one, other = (torch.where(none, 1, side) / torch.where(none, 1, size) for side, size in zip(rows, sizes))
         values = (one * other).sum(1) / (one.square().sum(1).sqrt() * other.square().sum(1).sqrt())
+        values = values.clamp(-1, 1)  # beyond which only rounding goes
         return Cosines(torch.where(none.squeeze(1), 0, values), zero.squeeze(1), nonfinite.squeeze(1))

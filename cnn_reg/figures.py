@@ -1,12 +1,15 @@
-"""Curves of a training as a picture."""
+"""Curves of a training, and how local networks are, as pictures; each panel also by itself."""
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from tensornet.files import storage
+
+Panel: TypeAlias = Callable[[Any], None]  # draws on axes of matplotlib
 
 
 def draw_curves(path: str | os.PathLike[str], records: Sequence[dict[str, Any]], *, title: str, baseline: float | None = None) -> None:
@@ -39,28 +42,60 @@ def draw_curves(path: str | os.PathLike[str], records: Sequence[dict[str, Any]],
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title)
-    accuracy, loss, cosine = figure.subplots(1, 3)
-    for axes, what in ((accuracy, "accuracy"), (loss, "loss")):
-        for split in ("train", "validation", "test"):
-            _line(axes, records, f"{split}_{what}", split)
-        axes.set(xlabel="epoch", ylabel=what)
-    if baseline is not None:
-        accuracy.axhline(baseline, color="0.5", linestyle="--", label="distance alone")
-    loss.set_yscale("log")
-    banded = [record for record in records if record.get("cosine_quantiles")]
-    if banded:
-        low, high = ([record["cosine_quantiles"][place] for record in banded] for place in (0, -1))
-        cosine.fill_between([record["epoch"] for record in banded], low, high, alpha=0.2, label="5 to 95 percent of the samples")
-    _line(cosine, records, "cosine", "mean")
-    cosine.set(xlabel="epoch", ylabel="|cos|", ylim=(0, 1.02))
-    for axes in (accuracy, loss, cosine):
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize="small")
+    for axes, panel in zip(figure.subplots(1, 3), curve_panels(records, baseline)):
+        panel(axes)
     with storage.replacing(path) as new:
         figure.savefig(new, dpi=120)
 
 
-def _line(axes: Any, records: Sequence[dict[str, Any]], name: str, label: str) -> None:
+def curve_panels(records: Sequence[Mapping[str, Any]], baseline: float | None = None) -> list[Panel]:
+    """What draws accuracy, loss and |cos| over the epochs, each on the axes that it is given.
+
+    Args:
+        records: One of each epoch.
+        baseline: Accuracy of a prediction from the distance alone.
+
+    Example:
+        >>> len(curve_panels([{"epoch": 1, "train_accuracy": 0.5}]))
+        3
+    """
+
+    def splits(axes: Any, what: str) -> None:
+        for split in ("train", "validation", "test"):
+            _line(axes, records, f"{split}_{what}", split)
+        axes.set(xlabel="epoch", ylabel=what)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+
+    def accuracy(axes: Any) -> None:
+        splits(axes, "accuracy")
+        if baseline is not None:
+            axes.axhline(baseline, color="0.5", linestyle="--", label="distance alone")
+        _legend(axes)
+
+    def loss(axes: Any) -> None:
+        splits(axes, "loss")
+        axes.set_yscale("log")
+        _legend(axes)
+
+    def cosine(axes: Any) -> None:
+        banded = [record for record in records if record.get("cosine_quantiles")]
+        if banded:
+            low, high = ([record["cosine_quantiles"][place] for record in banded] for place in (0, -1))
+            axes.fill_between([record["epoch"] for record in banded], low, high, alpha=0.2, label="5 to 95 percent of the samples")
+        _line(axes, records, "cosine", "mean")
+        axes.set(xlabel="epoch", ylabel="|cos|", ylim=(0, 1.02))
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        _legend(axes)
+
+    return [accuracy, loss, cosine]
+
+
+def _legend(axes: Any) -> None:
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize="small")
+
+
+def _line(axes: Any, records: Sequence[Mapping[str, Any]], name: str, label: str) -> None:
     points = [(record["epoch"], record[name]) for record in records if record.get(name) is not None]
     if points:
         axes.plot(*zip(*points), label=label, marker="." if len(points) < 30 else None)
@@ -71,7 +106,7 @@ def draw_locality(path: str | os.PathLike[str], measured: Sequence[dict[str, Any
 
     Args:
         path: Where to write, with the suffix of a format that matplotlib knows.
-        measured: One of each network, as ``cnn-reg locality`` measures them.
+        measured: One of each network, as :func:`cnn_reg.locality_profile.locality_profile` measures them.
         title: Of the picture.
 
     Raises:
@@ -95,21 +130,47 @@ def draw_locality(path: str | os.PathLike[str], measured: Sequence[dict[str, Any
     figure = Figure(figsize=(9 + 3 * len(measured), 3.8), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title)
-    cosine, spectrum, *fields = figure.subplots(1, 2 + len(measured), width_ratios=[1.3, 1.3] + [1] * len(measured))
-    for row in measured:
-        distances = [point["distance"] for point in row["cosines"]]
-        (line,) = cosine.plot(distances, [point["mean"] for point in row["cosines"]], marker=".", label=row["title"])
-        low, high = ([point["quantiles"][place] for point in row["cosines"]] for place in (1, -2))
-        cosine.fill_between(distances, low, high, alpha=0.15, color=line.get_color())
-        spectrum.semilogy(range(1, len(row["singular_values"]) + 1), row["singular_values"], marker=".", label=row["title"])
-    cosine.set(xlabel="distance of the patches, pixels", ylabel="|cos|, mean and middle half", xscale="log")
-    spectrum.set(xlabel="number", ylabel="singular value, two regions")
-    spectrum.set_ylim(bottom=1e-7)
-    cosine.legend(fontsize="small")
-    for axes, row in zip(fields, measured):
-        largest = max(max(line) for line in row["field"]) or 1.0
-        axes.imshow([[(value / largest) ** 0.25 for value in line] for line in row["field"]], cmap="magma")
-        axes.set_title(f"{row['title']}\nreceptive field, radius {row['radius']:.1f}", fontsize="small")
-        axes.set_axis_off()
+    ratios = [1.3, 1.3] + [1] * len(measured)
+    for axes, panel in zip(figure.subplots(1, len(ratios), width_ratios=ratios), locality_panels(measured)):
+        panel(axes)
     with storage.replacing(path) as new:
         figure.savefig(new, dpi=120)
+
+
+def locality_panels(measured: Sequence[Mapping[str, Any]]) -> list[Panel]:
+    """What draws |cos| by distance, singular values, and each network's receptive field, each on the axes that it is given.
+
+    Args:
+        measured: One of each network, as :func:`cnn_reg.locality_profile.locality_profile` measures them.
+
+    Example:
+        >>> len(locality_panels([{"title": "a"}, {"title": "b"}]))
+        4
+    """
+
+    def cosine(axes: Any) -> None:
+        for row in measured:
+            distances = [point["distance"] for point in row["cosines"]]
+            (line,) = axes.plot(distances, [point["mean"] for point in row["cosines"]], marker=".", label=row["title"])
+            low, high = ([point["quantiles"][place] for point in row["cosines"]] for place in (1, -2))
+            axes.fill_between(distances, low, high, alpha=0.15, color=line.get_color())
+        axes.set(xlabel="distance of the patches, pixels", ylabel="|cos|, mean and middle half")
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.legend(fontsize="small")
+
+    def spectrum(axes: Any) -> None:
+        for row in measured:
+            axes.semilogy(range(1, len(row["singular_values"]) + 1), row["singular_values"], marker=".", label=row["title"])
+        axes.set(xlabel="number", ylabel="singular value, two regions")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_ylim(bottom=1e-7)
+
+    return [cosine, spectrum, *(functools.partial(_field, row) for row in measured)]
+
+
+def _field(row: Mapping[str, Any], axes: Any) -> None:
+    largest = max(max(line) for line in row["field"]) or 1.0
+    axes.imshow([[(value / largest) ** 0.25 for value in line] for line in row["field"]], cmap="magma")
+    axes.set_title(f"{row['title']}\nreceptive field, radius {row['radius']:.1f}", fontsize="small")
+    axes.set_axis_off()

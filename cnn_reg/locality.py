@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cnn_reg.penalty import gradient_direction_penalty
-from cnn_reg.regions import AnyRegion, Region, region_index
+from cnn_reg.regions import AnyRegion, Region, region_index, region_mask
 from tensornet import effective_rank
 from tensornet.checks import integer
 
@@ -147,7 +147,12 @@ def effective_receptive_field(model: nn.Module, images: Tensor, layer: nn.Module
             raise ValueError("the model has no Conv2d; give a layer whose outputs have rows and columns")
         chosen = convolutions[-1]
     seen: list[Tensor] = []
-    handle = chosen.register_forward_hook(lambda _module, _inputs, outputs: seen.append(outputs))
+
+    def keep(_module: nn.Module, _inputs: Any, outputs: Any) -> Any:
+        seen.append(outputs)
+        return outputs.clone() if isinstance(outputs, Tensor) else outputs  # which later layers may change in place
+
+    handle = chosen.register_forward_hook(keep)
     inputs = images.detach().requires_grad_()
     try:
         with _measured(model), torch.enable_grad():
@@ -215,7 +220,8 @@ def estimated_separation(
         batch_size: Images that are evaluated at once.
 
     Raises:
-        ValueError: A region does not fit, there are fewer than two images, or the model returns no single number a sample.
+        ValueError: A region does not fit, the regions share places, there are fewer than two images, or the model returns no single
+            finite number a sample.
 
     Example:
         >>> images = torch.rand(6, 1, 4, 4, dtype=torch.float64)
@@ -226,6 +232,8 @@ def estimated_separation(
     if len(images) < 2:
         raise ValueError(f"at least two images are needed; got {len(images)}")
     size = tuple(images.shape[2:])
+    if (region_mask(region_i, size) & region_mask(region_j, size)).any():
+        raise ValueError("region_i and region_j must be disjoint")
     index_i, index_j = ((slice(None), slice(None), *region_index(region, size)) for region in (region_i, region_j))
     count = len(images)
     values = []
@@ -239,6 +247,8 @@ def estimated_separation(
             if found.numel() != len(numbers):
                 raise ValueError(f"the output must be one number a sample; got the shape {tuple(found.shape)} for {len(numbers)} samples")
             values.append(found.flatten().double())
+    if not torch.isfinite(torch.cat(values)).all():
+        raise ValueError("the output must be finite for all combinations of the regions; it is not")
     singular = torch.linalg.svdvals(torch.cat(values).view(count, count))
     size_of = singular.square().sum().sqrt()
     singular = singular / size_of if size_of > 0 else singular

@@ -12,6 +12,7 @@ import torch
 from cnn_reg.cosines import cosines
 from cnn_reg.passes import BATCH_NORMS, BatchNorm, RandomState, batch_norm_set
 from cnn_reg.regions import AnyRegion, Index, region_index, region_mask
+from cnn_reg.window import Box, bounding_box, put
 
 _SHAPES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "absolute": torch.abs,
@@ -90,9 +91,10 @@ def gradient_direction_penalty(
         loss = criterion(info.outputs, labels) + coefficient * penalty
 
     The model runs once on the images, with outputs that serve the loss too, and once more for each pair of regions. Samples with a
-    gradient that is zero (no entry reaches the smallest normal number of its type) or not finite have no cosine: they are left out of
-    the mean and counted, so that the penalty is never NaN, nor is its derivative in these gradients, which is 0. With no samples left
-    the penalty is 0.
+    gradient that is zero (no entry reaches 1e-19 in float32, see :func:`cnn_reg.cosines.cosines`) or not finite have no cosine: they
+    are left out of the mean and counted, so that the penalty is never NaN, nor is its derivative in these gradients, which is 0. With no
+    samples left the penalty is 0. A sample whose own outputs are not finite spoils the weights' gradients all the same, as it does those
+    of the loss: leave it out of the batch.
 
     Under autocast the model runs as autocast says, and the cosine in float32 or better. In float16 the gradients need a scale, which
     the cosine does not see: ``output=lambda logits: 1024 * logits.flatten()``. Under ``DistributedDataParallel`` pass the wrapped
@@ -140,29 +142,29 @@ def gradient_direction_penalty(
         True
     """
     _check_choices(cosine=(cosine, tuple(_SHAPES)), stop_gradient=(stop_gradient, _BRANCHES), batch_norm=(batch_norm, BATCH_NORMS))
-    pairs = _pairs(region_i, region_j, images, channel_dim)
+    pairs, box = _pairs(region_i, region_j, images, channel_dim)
     source = _source(permutation, len(images), generator, images.device)
     wanted = torch.is_grad_enabled()
     images = images.detach()
     start = RandomState(images.device) if same_dropout else None
     with torch.enable_grad():
-        inputs = images.detach().requires_grad_()
-        outputs = model(inputs)
+        window = images[box].requires_grad_()
+        outputs = model(put(window, images, box))
         if source is None:
             return _skipped(outputs, len(pairs), images)
         scalar = _reduction(output, outputs, len(images))
         graph = wanted and stop_gradient in ("none", "second")
-        first = _gradient(scalar(outputs), inputs, graph=graph, keep=wanted)
+        first = _gradient(scalar(outputs), window, graph=graph, keep=wanted)
         found = []
         for index_i, index_j in pairs:
             changed = images.clone()
             changed[index_j] = images[index_j][source]
-            changed.requires_grad_()
+            window = changed[box].requires_grad_()
             if start is not None:
                 start.restore()
             with batch_norm_set(model, batch_norm):
-                values = scalar(model(changed))
-            second = _gradient(values, changed, graph=wanted and stop_gradient in ("none", "first"), keep=False)
+                values = scalar(model(put(window, changed, box)))
+            second = _gradient(values, window, graph=wanted and stop_gradient in ("none", "first"), keep=False)
             found.append(cosines(first[index_i].flatten(1), second[index_i].flatten(1)))
         values, zero, nonfinite = (torch.stack(part) for part in zip(*found))
         left = (~(zero | nonfinite)).sum().clamp(min=1)
@@ -170,12 +172,12 @@ def gradient_direction_penalty(
     return penalty, PenaltyInfo(outputs, values.detach(), zero, nonfinite)
 
 
-def _gradient(values: torch.Tensor, inputs: torch.Tensor, *, graph: bool, keep: bool) -> torch.Tensor:
-    """Gradient of each sample's value at its input; zero where it does not depend on it."""
+def _gradient(values: torch.Tensor, window: torch.Tensor, *, graph: bool, keep: bool) -> torch.Tensor:
+    """Gradient of each sample's value at a window of its input; zero where it does not depend on it."""
     if not values.requires_grad:
-        return torch.zeros_like(inputs)
-    (found,) = torch.autograd.grad(values.sum(), inputs, create_graph=graph, retain_graph=graph or keep, materialize_grads=True)
-    inputs.requires_grad_(False)  # the loss's own backward pass has no use for their gradient
+        return torch.zeros_like(window)
+    (found,) = torch.autograd.grad(values.sum(), window, create_graph=graph, retain_graph=graph or keep, materialize_grads=True)
+    window.requires_grad_(False)  # the loss's own backward pass has no use for their gradient
     return found
 
 
@@ -215,8 +217,8 @@ def _one_a_sample(values: torch.Tensor, batch: int) -> torch.Tensor:
     return values.flatten()
 
 
-def _pairs(region_i: Any, region_j: Any, images: torch.Tensor, channel_dim: int | None) -> list[tuple[Index, Index]]:
-    """What picks the regions of each pair out of a batch."""
+def _pairs(region_i: Any, region_j: Any, images: torch.Tensor, channel_dim: int | None) -> tuple[list[tuple[Index, Index]], Box]:
+    """A box around the regions I, and for each pair what picks I out of the box and J out of a batch."""
     if not isinstance(images, torch.Tensor) or not images.is_floating_point():
         raise TypeError(f"images must be a tensor of floating-point numbers; got {getattr(images, 'dtype', type(images).__name__)}")
     axes = images.ndim - 1 if channel_dim is None else images.ndim - 2
@@ -225,24 +227,39 @@ def _pairs(region_i: Any, region_j: Any, images: torch.Tensor, channel_dim: int 
     begin = 2 if channel_dim == 1 else 1
     size = tuple(images.shape[begin : begin + axes])
     before = (slice(None),) * begin
-    regions = [_several(region_i), _several(region_j)]
+    regions = [_several(region_i, size), _several(region_j, size)]
     if len(regions[0]) != len(regions[1]) or not regions[0]:
         raise ValueError(f"region_i and region_j must be as many; got {len(regions[0])} and {len(regions[1])}")
-    pairs = []
-    for one, other in zip(*regions):
-        shared = int((region_mask(one, size) & region_mask(other, size)).sum())
+    masks = [(region_mask(one, size), region_mask(other, size)) for one, other in zip(*regions)]
+    for first, second in masks:
+        shared = int((first & second).sum())
         if shared:
             raise ValueError(f"region_i and region_j must be disjoint; they share {shared} of their places")
-        index_i, index_j = ((*before, *_on(images.device, region_index(region, size))) for region in (one, other))
-        pairs.append((index_i, index_j))
-    return pairs
+    box = bounding_box([first for first, _ in masks], begin, images.shape)
+    corner = [part.start for part in box[begin : begin + axes]]
+    pairs = []
+    for one, other in zip(*regions):
+        inside = _shifted(region_index(one, size), corner)
+        pairs.append(((*before, *_on(images.device, inside)), (*before, *_on(images.device, region_index(other, size)))))
+    return pairs, box
 
 
-def _several(regions: Any) -> list[Any]:
+def _shifted(index: Index, corner: Sequence[int]) -> Index:
+    """What picks the same places out of a box with this corner."""
+    return tuple(
+        slice(part.start - begin, part.stop - begin) if isinstance(part, slice) else part - begin for part, begin in zip(index, corner)
+    )
+
+
+def _several(regions: Any, size: tuple[int, ...]) -> list[Any]:
     """The regions of a list of them; of a single one, a list."""
-    if isinstance(regions, list | tuple) and not all(isinstance(entry, numbers.Integral) for entry in regions):
+    if not isinstance(regions, list | tuple) or all(isinstance(entry, numbers.Integral) for entry in regions):
+        return [regions]
+    try:
+        found = torch.as_tensor(regions)
+    except (TypeError, ValueError, RuntimeError):
         return list(regions)
-    return [regions]
+    return [regions] if found.dtype == torch.bool and tuple(found.shape) == size else list(regions)
 
 
 def _on(device: torch.device, index: Index) -> Index:

@@ -59,6 +59,16 @@ class Task:
         return len(self.train) - self.validation
 
 
+def image_shape(config: Config) -> tuple[int, int, int]:
+    """Channels, rows and columns of a configuration's images, without making any.
+
+    Example:
+        >>> image_shape(Config()), image_shape(Config(dataset="same-class", image_size=224))
+        ((1, 150, 150), (3, 224, 224))
+    """
+    return (1 if config.dataset == "pathfinder" else 3, config.image_size, config.image_size)
+
+
 def make_task(config: Config, folder: Path | None = None, device: torch.device | str = "cpu", *, cache: Path | None = None) -> Task:
     """The task of a configuration, with its images on the device.
 

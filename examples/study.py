@@ -12,7 +12,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", default="runs/study", help="folder of the runs")
     folder = parser.parse_args().out
-    for seed, length, coefficient in itertools.product(range(3), (5, 7), (0, 3)):
+    for length, seed, coefficient in itertools.product((5, 7), range(3), (0, 3)):
         out = shlex.quote(f"{folder}/length-{length}-coefficient-{coefficient}-seed-{seed}")
         options = f"--preset study --path-length {length} --coefficient {coefficient} --seed {seed}"
         print(f"python -m cnn_reg train {options} --resume --out {out}")

@@ -5,9 +5,9 @@ from tensornet.completion.completer import TensorCompleter
 from tensornet.contraction.network import Request
 from tensornet.contraction.plan import MemoryLimitError, Plan, make_plan
 from tensornet.evaluation.observed import Observed, observe
-from tensornet.files.storage import load, save
+from tensornet.files.objects import load, save
 from tensornet.formats.hsvd import hsvd
-from tensornet.formats.ht import HT, ToleranceWarning
+from tensornet.formats.ht import HT, DependentColumnsWarning, ToleranceWarning
 from tensornet.graphs import capture
 from tensornet.htf import HTF
 from tensornet.layers.classifier import HTFClassifier
@@ -23,6 +23,7 @@ __all__ = [
     "HT",
     "HTF",
     "AffineFeatures",
+    "DependentColumnsWarning",
     "GroupRMSprop",
     "HTFClassifier",
     "HTFConv2d",

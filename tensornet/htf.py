@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import reduce
 from typing import Any, Literal, cast
 
 import torch
@@ -164,7 +165,7 @@ class HTF(nn.Module):
 
         Args:
             weights: ``(R,)``; ``None`` for ones.
-            factors: ``(D_n, R)`` for every mode, of one dtype and on one device.
+            factors: ``(D_n, R)`` for every mode, on one device. All weights get the type that holds them all.
             tree: Any mode tree over these modes, whose inner weights are identities; the star by default.
 
         Raises:
@@ -176,13 +177,16 @@ class HTF(nn.Module):
             [[1.0, 0.0], [0.0, 2.0]]
         """
         columns = [as_tensor(f"factor {mode}", factor) for mode, factor in enumerate(factors)]
+        top = None if weights is None else as_tensor("weights", weights)
+        dtype = reduce(torch.promote_types, (part.dtype for part in [*columns, *([] if top is None else [top])]), torch.bool)
+        columns = [factor.to(dtype) for factor in columns]
         if not columns or any(factor.dim() != 2 or factor.shape[1] != columns[0].shape[1] for factor in columns):
             raise ValueError(f"factors must be matrices (D_n, R) with one R; got shapes {[tuple(factor.shape) for factor in columns]}")
         chosen = ModeTree.star(len(columns)) if tree is None else tree
         if chosen.order != len(columns):
             raise ValueError(f"tree needs one mode per factor; got {chosen.order} modes for {len(columns)} factors")
         rank = columns[0].shape[1]
-        top = columns[0].new_ones(rank) if weights is None else as_tensor("weights", weights).to(columns[0])
+        top = columns[0].new_ones(rank) if top is None else top.to(columns[0])
         if top.shape != (rank,):
             raise ValueError(f"weights needs one number per column of the factors, {rank}; got the shape {tuple(top.shape)}")
         inner = torch.eye(rank, dtype=columns[0].dtype, device=columns[0].device)

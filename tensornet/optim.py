@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from tensornet.checks import real
+
 Number = TypeVar("Number", float, Tensor)
 
 _ACCURATE = (torch.float32, torch.float64)  # types in which sums of many squares keep enough digits
@@ -36,7 +38,8 @@ def adaptive_step(
         (0.04, 0.005)
     """
     gamma = beta * gamma + (1 - beta) * squared_norm
-    return gamma, lr / ((gamma / (1 - beta**count)) ** 0.5 + eps)
+    size = (gamma / (1 - beta**count)) ** 0.5 + eps
+    return gamma, lr / (size + (size == 0))  # before the first gradient that is not zero there is nothing to divide by, nor to move
 
 
 class GroupRMSprop(Optimizer):
@@ -73,6 +76,7 @@ class GroupRMSprop(Optimizer):
         """Adds a group of parameters with its own average and, where given, its own ``lr``, ``beta`` and ``eps``.
 
         Raises:
+            TypeError: ``lr`` or ``eps`` is no number.
             ValueError: A value is out of its range, or a parameter is in another group already.
 
         Example:
@@ -84,8 +88,7 @@ class GroupRMSprop(Optimizer):
         """
         settings = {**self.defaults, **param_group}
         for name in ("lr", "eps"):
-            if not settings[name] >= 0:
-                raise ValueError(f"{name} must be at least 0; got {settings[name]}")
+            real(name, settings[name])
         if not 0 <= settings["beta"] < 1:
             raise ValueError(f"beta must be from 0 to below 1; got {settings['beta']}")
         super().add_param_group(param_group)

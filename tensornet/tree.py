@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -144,6 +145,39 @@ class ModeTree:
             ((0, 2), (3, 4), (1, 3, 4), (0, 1, 2, 3, 4))
         """
         return cls(nested)
+
+    @classmethod
+    def from_text(cls, text: str) -> ModeTree:
+        """Makes a tree from nested parentheses as :meth:`to_nested` prints them, of any depth.
+
+        Raises:
+            ValueError: The text is something else, or a mode is missing or repeated, or a node is empty.
+
+        Example:
+            >>> ModeTree.from_text("((0, 2), 1)").interior
+            ((0, 2), (0, 1, 2))
+        """
+        levels: list[list[Nested]] = [[]]
+        closing: list[str] = []
+        before = "("
+        for token in re.findall(r"[0-9]+|\S", text):
+            begins = before in "([,"  # whether an item may begin
+            if token in "([" and begins:
+                levels.append([])
+                closing.append(")]"["([".index(token)])
+            elif closing and token == closing[-1]:
+                items, closed = levels.pop(), closing.pop()
+                grouped = len(items) == 1 and before != "," and closed == ")"  # (0) is 0, and (0,) a node
+                levels[-1].append(items[0] if grouped else tuple(items))
+            elif token.isdigit() and begins:
+                levels[-1].append(int(token))
+            elif token != "," or begins:
+                break
+            before = token
+        else:
+            if not closing and levels[0]:
+                return cls(levels[0][0] if len(levels[0]) == 1 and before != "," else tuple(levels[0]))
+        raise ValueError(f"a tree is written as nested parentheses, such as ((0,1),(2,3)); got {text[:60]!r}")
 
     @classmethod
     def star(cls, order: int) -> ModeTree:

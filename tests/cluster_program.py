@@ -29,7 +29,7 @@ def main(grid: str, out: str, seeds: str, epochs: str) -> None:
         while sweep.poll() is None and time.monotonic() < end:
             least = [min(before, epochs_of(job.folder)) for before, job in zip(least, jobs)]
             time.sleep(0.02)
-        print(json.dumps({"code": sweep.poll(), "lost": lost, "least": least}))  # noqa: T201
+        print(json.dumps({"code": sweep.poll(), "lost": lost, "least": least}))
     finally:
         sweep.kill()
         cluster.shutdown()

@@ -9,9 +9,9 @@ import torch
 from training_cases import make_config, make_model, make_task
 
 from cnn_reg.training.arithmetic import arithmetic
-from cnn_reg.training.distributed import processes
 from cnn_reg.training.loop import InterruptedTrainingError, train
 from cnn_reg.training.trainer import Trainer
+from tensornet.distributed import processes
 from tensornet.files.runs import Run
 
 

@@ -30,6 +30,9 @@ TABLE = {
     # arguments
     "tensornet.checks": Row(),
     "tensornet.arrays": Row("checks", "numpy torch"),
+    # processes
+    "tensornet.distributed": Row("checks", "torch"),
+    "tensornet.interrupts": Row(),
     # trees and sizes
     "tensornet.drawing": Row(lazy="matplotlib"),
     "tensornet.tree": Row("checks drawing"),
@@ -74,23 +77,32 @@ TABLE = {
     "tensornet.layers.factorized": Row("arrays checks htf initial tree", "torch"),
     # files
     "tensornet.files": Row(),
-    "tensornet.files.storage": Row("checks evaluation.circuit htf tree", "safetensors torch"),
+    "tensornet.files.storage": Row("checks", "safetensors torch"),
     "tensornet.files.runs": Row("storage"),
     "tensornet.files.pictures": Row(packages="numpy", lazy="PIL sklearn"),
     "tensornet.files.tables": Row(packages="numpy", lazy="pyarrow"),
     "tensornet.files.partial": Row("pictures storage tables", "numpy"),
+    "tensornet.files.entries": Row("checks", "numpy", lazy="pyarrow"),
     # learning
-    "tensornet.optim": Row(packages="torch"),
+    "tensornet.optim": Row("checks", "torch"),
     "tensornet.completion": Row(),
     "tensornet.completion.smoothing": Row(packages="torch"),
-    "tensornet.completion.fitting": Row("evaluation.circuit htf evaluation.observed optim shape smoothing", "torch"),
-    "tensornet.completion.completer": Row("fitting htf shape smoothing tree", "numpy torch"),
+    "tensornet.completion.sources": Row("files.entries", "numpy"),
+    "tensornet.completion.survey": Row("distributed sources", "numpy"),
+    "tensornet.completion.order": Row(packages="numpy"),
+    "tensornet.completion.batches": Row("distributed evaluation.observed order shape sources survey", "numpy torch"),
+    "tensornet.completion.fitting": Row("batches distributed evaluation.circuit htf interrupts optim shape smoothing", "torch"),
+    "tensornet.completion.completer": Row(
+        "batches distributed files.entries fitting htf shape smoothing sources survey tree", "numpy torch"
+    ),
+    "tensornet.files.objects": Row("checks completion.completer evaluation.circuit htf storage tree", "numpy torch"),
     "tensornet": Row(
         "completion.completer layers.classifier layers.factorized layers.features graphs htf contraction.network contraction.plan "
-        "evaluation.observed formats.hsvd formats.ht optim analysis.ranks shape files.storage tree"
+        "evaluation.observed files.objects formats.hsvd formats.ht optim analysis.ranks shape tree"
     ),
     "tensornet.dynamics": Row(),
     "tensornet.dynamics.flow": Row("checks", "numpy torch", lazy="scipy"),
+    "tensornet.dynamics.flow_steps": Row("checks flow", "numpy torch", lazy="scipy"),
     "tensornet.dynamics.theory": Row(),
     "tensornet.dynamics.theory.records": Row(packages="numpy torch"),
     "tensornet.dynamics.theory.cases": Row("contraction.execute shape tree", "numpy torch"),
@@ -108,14 +120,14 @@ TABLE = {
         "torch",
     ),
     "tensornet.dynamics.measures": Row("htf analysis.ranks tree", "torch"),
-    "tensornet.dynamics.experiments": Row("checks losses optim tree", "torch"),
+    "tensornet.dynamics.experiments": Row("checks flow_steps losses optim tree", "torch"),
     "tensornet.dynamics.training": Row("experiments losses measures objective problems files.partial htf analysis.ranks tree", "torch"),
     "tensornet.dynamics.report": Row(),
     "tensornet.dynamics.running": Row("experiments report training files.runs", "torch"),
     "tensornet.dynamics.plotting": Row("checks files.runs files.storage", lazy="matplotlib"),
     # the commands
     "tensornet.cli.arguments": Row("tree", "torch"),
-    "tensornet.cli.plan": Row("arguments contraction.costs contraction.network contraction.plan shape", "rich"),
+    "tensornet.cli.plan": Row("arguments contraction.costs contraction.execute contraction.network contraction.plan shape", "rich torch"),
     "tensornet.cli.peers": Row("htf tree", "numpy torch", lazy="opt_einsum tensorly"),
     "tensornet.cli.sparklines": Row(),
     "tensornet.cli.demo": Row(
@@ -123,11 +135,11 @@ TABLE = {
         "rich torch",
         lazy="matplotlib",
     ),
+    "tensornet.cli.learning": Row("completion.completer completion.fitting distributed files.runs", "rich"),
     "tensornet.cli.complete": Row(
-        "arguments peers completion.completer completion.fitting contraction.execute files files.partial files.pictures "
-        "files.runs files.storage files.tables tree",
+        "arguments learning peers completion.completer contraction.execute distributed files files.entries files.objects files.partial "
+        "files.pictures files.tables",
         "numpy rich torch",
-        lazy="matplotlib",
     ),
     "tensornet.cli.verify": Row("arguments dynamics.theory.records dynamics.theory.statements", "rich"),
     "tensornet.cli.dynamics": Row(
@@ -136,19 +148,20 @@ TABLE = {
         "rich torch",
     ),
     "tensornet.cli.figure": Row("arguments dynamics.plotting", "rich"),
-    "tensornet.cli.commands": Row("tensornet arguments", "rich"),
+    "tensornet.cli.commands": Row("tensornet arguments distributed", "rich"),
     "tensornet.cli": Row("arguments commands complete demo dynamics figure plan verify"),
     "tensornet.__main__": Row("cli"),
     "cnn_reg.regions": Row("checks", "torch"),
     "cnn_reg.cosines": Row(packages="torch"),
     "cnn_reg.passes": Row(packages="torch"),
-    "cnn_reg.penalty": Row("cosines passes regions", "torch"),
+    "cnn_reg.window": Row(packages="torch"),
+    "cnn_reg.penalty": Row("cosines passes regions window", "torch"),
     "cnn_reg.schedule": Row("checks"),
     "cnn_reg.models": Row("checks", "torch torchvision"),
     "cnn_reg.derivatives": Row(packages="torch"),
     "cnn_reg.batchnorm": Row("derivatives", "torch"),
-    "cnn_reg.convolution": Row("derivatives", "torch"),
-    "cnn_reg.twice": Row("batchnorm convolution", "torch"),
+    "cnn_reg.convolution": Row("derivatives window", "torch"),
+    "cnn_reg.twice": Row("batchnorm convolution models", "torch"),
     "cnn_reg.data.image_set": Row("checks", "numpy torch"),
     "cnn_reg.data.sources": Row("checks image_set", "torch", lazy="mlxtend sklearn torchvision"),
     "cnn_reg.data.same_class": Row("checks image_set sources", "numpy torch"),
@@ -170,12 +183,10 @@ TABLE = {
     "cnn_reg.tasks": Row("config data data.sources data.split_cache data.splits regions", "torch"),
     "cnn_reg.checkpoint": Row(packages="numpy torch"),
     "cnn_reg.training": Row(),
-    "cnn_reg.training.interrupts": Row(),
     "cnn_reg.training.arithmetic": Row("checkpoint config", "torch"),
-    "cnn_reg.training.distributed": Row(packages="torch"),
-    "cnn_reg.training.metrics": Row("distributed", "torch"),
+    "cnn_reg.training.metrics": Row("tensornet.distributed", "torch"),
     "cnn_reg.training.objective": Row("config penalty regions arithmetic metrics", "torch"),
-    "cnn_reg.training.trainer": Row("checks checkpoint config data schedule tasks distributed metrics objective", "torch"),
+    "cnn_reg.training.trainer": Row("checks checkpoint config data distributed schedule tasks metrics objective", "torch"),
     "cnn_reg.training.loop": Row("files.runs trainer"),
     "cnn_reg.training.trackers": Row(),
     "cnn_reg.figures": Row("files.storage", lazy="matplotlib"),
@@ -187,19 +198,36 @@ TABLE = {
     "cnn_reg.sweeps.paper": Row(),
     "cnn_reg.sweeps.grids": Row("checks config grid paper"),
     "cnn_reg.sweeps.costs": Row("config networks files.runs files.storage", "torch"),
-    "cnn_reg.sweeps.jobs": Row("checks config files.runs files.storage training.loop training.running", "filelock torch"),
+    "cnn_reg.sweeps.jobs": Row("checks config files.runs files.storage networks training.loop training.running", "filelock torch"),
     "cnn_reg.sweeps.executors": Row("jobs"),
-    "cnn_reg.sweeps.pool": Row("executors jobs training.interrupts"),
+    "cnn_reg.sweeps.pool": Row("executors interrupts jobs"),
     "cnn_reg.sweeps.cluster": Row("checks executors jobs", lazy="ray"),
     "cnn_reg.sweeps.search": Row("config grid", lazy="optuna"),
     "cnn_reg.sweeps.sweep": Row("tensornet config executors grid jobs files.storage"),
-    "cnn_reg.cli.data": Row("cli.arguments data.baseline data.pair_file data.pathfinder_file data.sources", "rich"),
-    "cnn_reg.cli.locality": Row(
-        "cli.arguments files.runs files.storage config figures cnn_reg.locality networks regions tasks", "rich torch"
+    "cnn_reg.trained": Row("checks files.runs files.storage config networks tasks", "torch"),
+    "cnn_reg.locality_profile": Row("cnn_reg.locality regions", "torch"),
+    "cnn_reg.results": Row(),
+    "cnn_reg.results.wording": Row("checks config data.image_set"),
+    "cnn_reg.results.records": Row("files.runs files.storage config wording sweeps.jobs trained"),
+    "cnn_reg.results.listings": Row("checks files.storage config sweeps.jobs"),
+    "cnn_reg.results.published": Row("config"),
+    "cnn_reg.results.notes": Row("tensornet config published records wording"),
+    "cnn_reg.results.charts": Row("config notes published records wording"),
+    "cnn_reg.results.named": Row("config charts listings records sweeps.grids sweeps.paper"),
+    "cnn_reg.results.plots": Row("charts dynamics.plotting files.storage", lazy="matplotlib"),
+    "cnn_reg.results.tables": Row("checks files.storage"),
+    "cnn_reg.results.rows": Row("tensornet config charts records tables wording"),
+    "cnn_reg.results.samples": Row("data data.pathfinder data.sources dynamics.plotting files.storage", "numpy torch", lazy="matplotlib"),
+    "cnn_reg.results.predictions": Row("checks data", "numpy torch"),
+    "cnn_reg.results.pages": Row("tensornet figures tables", "numpy", lazy="jinja2 matplotlib"),
+    "cnn_reg.results.run_page": Row(
+        "config figures locality_profile pages predictions records tables wording sweeps.jobs tasks trained", "torch"
     ),
+    "cnn_reg.results.sweep_page": Row("charts pages plots records rows tables wording"),
+    "cnn_reg.cli.data": Row("cli.arguments data.baseline data.pair_file data.pathfinder_file data.sources", "rich"),
+    "cnn_reg.cli.locality": Row("cli.arguments files.storage config figures locality_profile networks tasks trained", "rich torch"),
     "cnn_reg.cli.train": Row(
-        "tensornet cli.arguments config training.distributed training.interrupts training.loop training.running training.trackers "
-        "training.trainer",
+        "tensornet cli.arguments config distributed interrupts training.loop training.running training.trackers training.trainer",
         "rich",
     ),
     "cnn_reg.cli.sweep_tables": Row(
@@ -208,10 +236,19 @@ TABLE = {
     ),
     "cnn_reg.cli.sweep": Row(
         "cli.arguments files.runs files.storage sweep_tables config sweeps.cluster sweeps.executors sweeps.grid sweeps.grids "
-        "sweeps.jobs sweeps.paper sweeps.pool sweeps.search sweeps.sweep training.interrupts",
+        "sweeps.jobs sweeps.paper sweeps.pool sweeps.search sweeps.sweep interrupts",
         "rich torch",
     ),
-    "cnn_reg.cli": Row("cli.arguments cli.commands data locality sweep train"),
+    "cnn_reg.cli.runs": Row("cli.arguments results.listings results.records results.rows results.tables", "rich"),
+    "cnn_reg.cli.figure": Row(
+        "cli.arguments dynamics.plotting results.charts results.named results.plots results.records results.rows results.samples "
+        "results.tables",
+        "rich",
+    ),
+    "cnn_reg.cli.report": Row(
+        "cli.arguments files.runs results.named results.records results.run_page results.sweep_page results.tables", "rich"
+    ),
+    "cnn_reg.cli": Row("cli.arguments cli.commands data figure locality report runs sweep train"),
     "cnn_reg.__main__": Row("cli"),
 }
 SLOW = ("matplotlib", "tensorly", "sklearn", "PIL", "pyarrow", "rich", "pandas", "torchvision")  # never loaded by `import tensornet`

@@ -15,8 +15,8 @@ from PIL import Image
 from pyarrow import parquet
 
 import tensornet
-from tensornet import HTF, ModeTree, TensorCompleter
-from tensornet.cli import complete, demo, main, peers
+from tensornet import HTF, ModeTree, TensorCompleter, load
+from tensornet.cli import complete, demo, learning, main, peers
 from tensornet.completion.fitting import Training
 
 WAVES = np.add.outer(np.sin(np.arange(12) / 3), np.cos(np.arange(9) / 4))
@@ -134,6 +134,11 @@ class TestPlan:
         htf = HTF(tree, (8, 6, 4, 2), dict(zip(tree.interior, (5, 4, 3))), dtype=torch.float64)
         assert capsys.readouterr().out == f"{tree}\n\n{htf.plan()}\n"
 
+    def test_it_says_that_the_result_does_not_fit(self, capsys):
+        assert call("plan", "--tree", "(0,1,2,3)", "--mode-sizes", "100000", "--ranks", "2") == 0
+        found = capsys.readouterr().out.splitlines()[-1]
+        assert "GiB that are free here: contract() refuses it, entries() needs far less." in found
+
 
 class TestDemo:
     @pytest.fixture(autouse=True)
@@ -245,7 +250,7 @@ class TestComplete:
 
     @pytest.mark.filterwarnings("default")
     def test_a_diverging_training_is_told_in_one_line(self, waves, monkeypatch, capsys):
-        monkeypatch.setattr(Training, "_objective", lambda self: (self.white.weight_list()[0].sum() * torch.nan,) * 2)
+        monkeypatch.setattr(Training, "_squares", lambda self, *_: self.white.weight_list()[0].sum() * torch.nan)
         assert call("complete", "waves.npy", "--out", "full.npy", *QUICK) == 0
         said = capsys.readouterr().err
         assert said.startswith("tensornet: warning: the loss is nan at step 1;")
@@ -331,6 +336,64 @@ BAD = [
 ]
 
 
+@pytest.fixture
+def entries(folder):
+    """Entries of a tensor in a pair of files and in a table."""
+    indices = np.random.default_rng(0).integers(0, (6, 5, 4), (300, 3))
+    values = np.sin(indices.sum(1))
+    np.save("indices.npy", indices)
+    np.save("values.npy", values)
+    parquet.write_table(pyarrow.table([*indices.T, values], names=["a", "b", "c", "value"]), "table.parquet", row_group_size=64)
+    return indices, values
+
+
+class TestStreaming:
+    @pytest.mark.parametrize("words", ["indices.npy --values values.npy", "table.parquet --stream"])
+    def test_what_is_learned_is_written_and_predicts(self, words, entries, capsys):
+        options = ["--batch", "40", "--steps", "60", "--ranks", "4", "--seed", "3"]
+        assert call("complete", *words.split(), *options, "--out", "out.safetensors") == 0
+        shown = capsys.readouterr()
+        assert "300 entries of 3 modes, left on the disk" in shown.out
+        assert shown.err == ""
+        given = words.split()[0::2] if "values" in words else ["table.parquet"]
+        again = TensorCompleter(batch_size=40, steps=60, ranks=4, seed=3).fit(*given)
+        assert torch.equal(load("out.safetensors").predict(entries[0]), again.predict(entries[0]))
+
+    def test_what_is_learned_from_an_array(self, waves):
+        assert call("complete", "waves.npy", "--out", "out.safetensors", *QUICK) == 0
+        assert call("complete", "waves.npy", "--out", "out.npy", *QUICK) == 0
+        assert np.array_equal(load("out.safetensors").complete().numpy()[HOLES], np.load("out.npy")[HOLES].astype(np.float32))
+
+    def test_a_run_of_other_files_is_not_continued(self, entries, folder, capsys):
+        command = ["complete", "indices.npy", "--values", "values.npy", "--steps", "3", "--run", "run", "--out", "out.safetensors"]
+        assert call(*command) == 0
+        assert call(*command) == 0
+        np.save("values.npy", 2 * entries[1])
+        assert call(*command) == 2
+        assert "a run is resumed with the configuration it was begun with" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            ("table.parquet --stream --out full.parquet", "what is learned from entries on the disk is written as .safetensors; got"),
+            ("table.parquet --stream", "--stream and --values need a file to complete, and --out"),
+            ("--stream --out out.safetensors", "--stream and --values need a file to complete, and --out"),
+            ("table.parquet --stream --fraction 0.5 --out out.safetensors", "--mask and --fraction need entries in memory"),
+            ("table.parquet --stream --tree (0,1) --out out.safetensors", "--tree needs the 3 modes of the entries; got 2"),
+            ("table.parquet --stream --smooth 1,2 --out out.safetensors", "--smooth needs one length or 3, one a mode; got 2"),
+            ("table.parquet --stream --out absent/out.safetensors", "the folder absent does not exist"),
+            ("table.parquet --batch 0 --out out.safetensors", "argument --batch: a positive integer is needed; got '0'"),
+        ],
+    )
+    def test_wrong_arguments(self, words, said, entries, folder, capsys):
+        before = sorted(folder.iterdir())
+        assert call("complete", *words.split()) == 2
+        shown = capsys.readouterr().err
+        assert said in shown
+        assert shown.count("\n") == 1
+        assert sorted(folder.iterdir()) == before
+
+
 class TestBadFiles:
     @pytest.mark.parametrize(("words", "said"), BAD)
     def test_one_line_code_2_and_the_output_as_it_was(self, words, said, folder, capsys):
@@ -359,7 +422,7 @@ class TestBadFiles:
     def test_outputs_that_cannot_be_written_are_refused_before_any_work(self, out, said, folder, monkeypatch, capsys):
         np.save("cube.npy", np.where(np.eye(4)[..., None] * np.ones(5), np.nan, 1.0))
         folder.joinpath("there.npy").mkdir()
-        monkeypatch.setattr(complete, "_fit", lambda *_: pytest.fail("work was done"))
+        monkeypatch.setattr(complete, "learn", lambda *_: pytest.fail("work was done"))
         assert call("complete", "cube.npy", "--out", out) == 2
         shown = capsys.readouterr()
         assert said in shown.err
@@ -410,7 +473,7 @@ class TestInterruption:
     @pytest.mark.parametrize("stop", [0, 1, 17])
     @pytest.mark.parametrize(("error", "seconds"), [(KeyboardInterrupt, 9.0), (MemoryError("crash"), 0.0), (MemoryError("crash"), 9.0)])
     def test_a_resumed_run_gives_the_same_bits(self, stop, error, seconds, waves, monkeypatch):
-        monkeypatch.setattr(complete, "SECONDS", seconds)  # between checkpoints
+        monkeypatch.setattr(learning, "SECONDS", seconds)  # between checkpoints
         assert call("complete", "waves.npy", "--out", "whole.npy", "--run", "whole", *QUICK) == 0
         with monkeypatch.context() as patched:
             interrupted_at(patched, stop, error)

@@ -197,10 +197,11 @@ def test_a_closure_computes_the_loss():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"lr": -0.1}, "lr must be at least 0; got -0.1"),
-        ({"lr": math.nan}, "lr must be at least 0; got nan"),
-        ({"lr": torch.tensor(-1.0)}, "lr must be at least 0; got -1.0"),
-        ({"eps": -1e-9}, "eps must be at least 0; got -1e-09"),
+        ({"lr": -0.1}, "lr must be at least 0 and finite; got -0.1"),
+        ({"lr": math.inf}, "lr must be at least 0 and finite; got inf"),
+        ({"lr": math.nan}, "lr must be at least 0 and finite; got nan"),
+        ({"lr": torch.tensor(-1.0)}, "lr must be at least 0 and finite; got -1.0"),
+        ({"eps": -1e-9}, "eps must be at least 0 and finite; got -1e-09"),
         ({"beta": 1.0}, "beta must be from 0 to below 1; got 1.0"),
         ({"beta": -0.5}, "beta must be from 0 to below 1; got -0.5"),
         ({"beta": math.nan}, "beta must be from 0 to below 1; got nan"),
@@ -231,3 +232,15 @@ def test_norms_of_any_size_that_the_type_holds(size):
     parameter.grad = torch.full((1000,), size)
     GroupRMSprop([parameter], lr=0.5, eps=0.0).step()
     assert parameter.norm().item() == pytest.approx(0.5, rel=1e-5)
+
+
+def test_no_gradient_at_first_and_no_eps_is_no_step():
+    weight = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
+    optimizer = GroupRMSprop([weight], lr=1.0, eps=0.0)
+    weight.grad = torch.zeros(2)
+    optimizer.step()
+    assert weight.tolist() == [3, 4]
+    weight.grad = torch.tensor([3.0, 4.0])
+    optimizer.step()
+    assert weight.isfinite().all()
+    assert weight.tolist() != [3, 4]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import itertools
 import math
@@ -355,3 +356,25 @@ def test_wrong_arguments_of_builders_are_refused(make, error, message):
 def test_unknown_nodes_are_refused(method, node):
     with pytest.raises(ValueError, match="is not a node of this tree; its nodes are sorted tuples such as "):
         method(ModeTree.perfect(4), node)
+
+
+@pytest.mark.parametrize("text", ["((0,2),(1,(3,4)))", "0, 1", "(((0)),1)", "[0, (1, 2),]", "([0], 1)", "0,", "((0,),1)"])
+def test_from_text_is_what_python_reads(text):
+    assert ModeTree.from_text(text) == ModeTree.from_nested(ast.literal_eval(text))
+
+
+def test_from_text_has_no_limit_of_depth():
+    chain = ModeTree.chain(2000)
+    text, nested = "", chain.to_nested()
+    for mode in range(1999, 0, -1):
+        text = f", {mode}){text}"
+    assert ModeTree.from_text("(" * 1999 + "0" + text) == chain
+    assert nested[1] == 1999
+
+
+@pytest.mark.parametrize(
+    "text", ["", "(0,1", "0,1)", "(0 1)", "(0,,1)", "(,0)", "((0,1)(2,3))", "0(1)", "(a,b)", "(-1,0)", "(0,1.5)", "([0,1)"]
+)
+def test_from_text_refuses_everything_else(text):
+    with pytest.raises(ValueError, match="a tree is written as nested parentheses, such as"):
+        ModeTree.from_text(text)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cnn_reg.cli import data, locality, sweep, train
+from cnn_reg.cli import data, figure, locality, report, runs, sweep, train
 from tensornet.cli import commands
 from tensornet.cli.arguments import examples
 
 PROGRAM = "cnn-reg"
-SUBCOMMANDS = (train, sweep, locality, data)  # one module each, with an add_command
+SUBCOMMANDS = (train, sweep, runs, figure, report, locality, data)  # one module each, with an add_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -23,10 +23,10 @@ from cnn_reg.sweeps.paper import NAMES, SCALES
 from cnn_reg.sweeps.pool import local_processes
 from cnn_reg.sweeps.search import tune
 from cnn_reg.sweeps.sweep import check_folder, run_jobs, with_chosen, write_listing
-from cnn_reg.training.interrupts import signals
 from tensornet.cli.arguments import examples, positive
 from tensornet.files.runs import SUMMARY
 from tensornet.files.storage import read_json
+from tensornet.interrupts import signals
 
 NOT_ALL_DONE = 1  # exit code
 

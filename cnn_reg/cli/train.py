@@ -14,13 +14,13 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from cnn_reg.config import PRESETS, Config, as_dict, parse_field, preset, run_id
 from cnn_reg.training import trackers
-from cnn_reg.training.distributed import processes
-from cnn_reg.training.interrupts import signals
 from cnn_reg.training.loop import InterruptedTrainingError
 from cnn_reg.training.running import Watch, folder_name, run_config
 from cnn_reg.training.trainer import Trainer
 from tensornet import __version__
 from tensornet.cli.arguments import device, examples
+from tensornet.distributed import processes
+from tensornet.interrupts import signals
 
 RUNS = Path("runs")  # where runs lie by default
 REFRESH = 0.5  # seconds between looks at the sums on the device

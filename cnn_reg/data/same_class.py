@@ -79,7 +79,10 @@ class SameClassPairs(ImageSet):
         self.pictures = resize(pictures, (rows, columns))
         self.channels = pictures.shape[1]
         self.image_size: tuple[int, int] = (round(scale * image_size[0]), round(scale * image_size[1]))
-        self.squares = _squares(self.image_size, (rows, columns), round(scale * self.distance))
+        apart = round(scale * self.distance)
+        if self.distance <= image_size[1] - 2 * pictures.shape[3]:  # what fits at full size fits at every scale, rounding aside
+            apart = min(apart, self.image_size[1] - 2 * columns)
+        self.squares = _squares(self.image_size, (rows, columns), apart)
 
     @classmethod
     def of(cls, source: Source, num_pairs: int, distance: int, **options: Any) -> SameClassPairs:

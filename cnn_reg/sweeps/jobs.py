@@ -16,6 +16,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from cnn_reg.config import Config
+from cnn_reg.networks import FAILURES
 from cnn_reg.training.loop import InterruptedTrainingError
 from cnn_reg.training.running import Watch, folder_name, run_config
 from tensornet.checks import line
@@ -25,19 +26,6 @@ from tensornet.files.storage import read_json, write_json
 LISTING, IMAGES = "sweep.json", "images"  # in a sweep's folder
 FAILURE, LOCK = "failure.json", ".lock"  # in a run's folder
 RELEASE = 5.0  # seconds after which a lock that a dead process had is free at the latest
-FAILURES = (  # what a run may end with that is no wish of the user
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    MemoryError,
-    NameError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 
 
 class State(StrEnum):

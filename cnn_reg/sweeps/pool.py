@@ -16,7 +16,7 @@ from pathlib import Path
 
 from cnn_reg.sweeps.executors import LOOK, Executor, looking, stop_file
 from cnn_reg.sweeps.jobs import Job, Outcome, Place, died, perform
-from cnn_reg.training.interrupts import signals
+from tensornet.interrupts import signals
 
 GRACE = 30.0  # seconds in which a worker whose parent is gone can write a checkpoint
 KILLED = "its process died (killed, or out of memory)"

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnn_reg.training.distributed import Processes
+from tensornet.distributed import Processes
 
 BINS = 1000  # of |cos| from 0 to 1
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -83,7 +83,7 @@ class Tally:
         return total
 
     def means(self) -> dict[str, Any]:
-        """Means by name, and quantiles of |cos| to the nearest thousandth; ``None`` where there was nothing to take a mean of.
+        """Means by name, and quantiles of |cos| to the thousandth above; ``None`` where there was nothing to take a mean of.
 
         Example:
             >>> tally = Tally("cpu")

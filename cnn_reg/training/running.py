@@ -17,11 +17,11 @@ from cnn_reg.figures import draw_curves
 from cnn_reg.networks import build_network
 from cnn_reg.tasks import Task, make_task
 from cnn_reg.training.arithmetic import arithmetic
-from cnn_reg.training.distributed import ALONE, Processes
 from cnn_reg.training.loop import summarize, train
 from cnn_reg.training.trainer import Trainer
 from cnn_reg.twice import twice_differentiable
 from tensornet import __version__
+from tensornet.distributed import ALONE, Processes
 from tensornet.files.runs import SUMMARY, Run
 from tensornet.files.storage import read_json
 

@@ -15,10 +15,10 @@ from cnn_reg.config import Config
 from cnn_reg.data import ImageSet
 from cnn_reg.schedule import PenaltySchedule
 from cnn_reg.tasks import Task
-from cnn_reg.training.distributed import ALONE, Processes
 from cnn_reg.training.metrics import Tally
 from cnn_reg.training.objective import StepPlan, accumulate_gradients, evaluate
 from tensornet.checks import line
+from tensornet.distributed import ALONE, Processes
 
 
 class Trainer:
@@ -192,6 +192,12 @@ class Trainer:
             >>> again.step
             2
         """
+        try:
+            self._set(state)
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            raise ValueError(f"the checkpoint is none of such a training ({type(error).__name__}: {line(error)[:100]})") from None
+
+    def _set(self, state: dict[str, Any]) -> None:
         if len(state["processes"]) != self.processes.size:
             raise ValueError(
                 f"the checkpoint is of {len(state['processes'])} processes; a run is resumed with as many, got {self.processes.size}"

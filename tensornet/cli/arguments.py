@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import difflib
 import re
 from collections.abc import Sequence
@@ -101,11 +100,7 @@ def tree(text: str) -> ModeTree:
         ((0, 2), (0, 1, 2))
     """
     try:
-        nested = ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
-        raise argparse.ArgumentTypeError(f"a tree is written as nested parentheses, such as ((0,1),(2,3)); got {text[:60]!r}") from None
-    try:
-        return ModeTree.from_nested(nested)
+        return ModeTree.from_text(text)
     except (ValueError, TypeError) as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

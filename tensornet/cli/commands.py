@@ -11,6 +11,7 @@ from rich.console import Console
 
 from tensornet import __version__
 from tensornet.cli.arguments import INTERRUPTED, Parser
+from tensornet.distributed import OtherProcessError
 
 
 def command(program: str, description: str, epilog: str, modules: Iterable[ModuleType]) -> Parser:
@@ -67,6 +68,8 @@ def run(parser: Parser, arguments: Sequence[str] | None, extra: str) -> int:
             say(f"error: the package {error.name} is needed for this; install it with pip install 'tensornet-htf[{extra}]'")
         except OSError as error:
             say(f"error: {error.filename}: {error.strerror}" if error.filename and error.strerror else f"error: {error}")
+        except OtherProcessError:  # that process says what is wrong
+            return 2
         except (ValueError, TypeError, MemoryError, RuntimeError) as error:
             say(f"error: {error}")
     return 2

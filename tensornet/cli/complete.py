@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from dataclasses import replace
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +15,46 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
 from tensornet.cli import peers
 from tensornet.cli.arguments import INTERRUPTED, device, examples, positive, seed, share, sizes, tree
+from tensornet.cli.learning import learn
 from tensornet.completion.completer import TensorCompleter
-from tensornet.completion.fitting import Progress as Seen
 from tensornet.contraction.execute import available_memory
+from tensornet.distributed import Processes, processes
 from tensornet.files import partial, tables
+from tensornet.files.entries import open_entries
+from tensornet.files.objects import save
 from tensornet.files.partial import Partial
 from tensornet.files.pictures import photograph
-from tensornet.files.runs import Run
 
 Entries = tuple[NDArray[Any], NDArray[Any]]  # indices (B, N) and values (B,)
 SHARE = 0.3  # of the photograph's pixels that are known
 HELD_OUT = 0.02  # share of a picture's known pixels that chooses the best state
 STATE_BYTES = 32  # for every weight: itself, its gradient, and copies in the optimizer and in the states that are kept
-SECONDS = 2.0  # at least, between checkpoints
+LEARNED = ".safetensors"  # ends the names of files that hold what was learned
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What is learned from.
+
+    Attributes:
+        given: Indices and values, or a source of them, as ``TensorCompleter.fit`` takes them.
+        text: What they are.
+        digest: Computes what identifies them.
+        held_out: Entries that choose the best state, where they are not chosen at random.
+        known: What the file holds, where it was read.
+        hidden: Entries that are hidden from the learner.
+    """
+
+    given: tuple[Any, ...]
+    text: str
+    digest: Callable[[], Any]
+    held_out: Entries | None = None
+    known: Partial | None = None
+    hidden: Entries = (np.zeros((0, 0)), np.zeros(0))
 
 
 def add_command(commands: Any) -> None:
@@ -53,9 +77,12 @@ def add_command(commands: Any) -> None:
             "                  a value are filled in, or all that are not listed where every row has one; the result lists these\n"
             "  pictures        transparent pixels are missing\n"
             "or, without a file, of a photograph that scikit-learn ships, beside TensorLy's masked CP and Tucker decompositions.\n"
+            "The result is written in one of these formats too, or as .safetensors: what was learned, for tensornet.load and its predict.\n"
             "Known entries of arrays and pictures stay as they are. A few are held out of the training to choose the best state, and to\n"
             "end it when they no longer improve; errors that are shown are mean squares relative to the variance of the known entries.\n"
-            "Ctrl-C ends the training, and what has been learned is written; with --run, the same command continues it."
+            "Ctrl-C ends the training, and what has been learned is written; with --run, the same command continues it.\n"
+            "Entries that do not fit into memory stay on the disk with --stream or --values; only .safetensors can then be written.\n"
+            "torchrun starts several processes that share the entries of every step (-- keeps options from torchrun)."
         ),
         epilog=examples(
             "tensornet complete --out photograph.png",
@@ -63,11 +90,20 @@ def add_command(commands: Any) -> None:
             "tensornet complete ratings.csv --out predictions.csv --ranks 10 --smooth none",
             "tensornet complete damaged.png --mask mask.png --out repaired.png --run repair",
             "tensornet complete photograph.jpg --fraction 0.1 --out from-a-tenth.png",
+            "tensornet complete ratings.parquet --stream --batch 100000 --out ratings.safetensors",
+            "torchrun --nproc-per-node 2 -m -- tensornet complete indices.npy --values values.npy --batch 100000 --out learned.safetensors",
         ),
     )
     parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="what to complete; by default the photograph")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where to write the result; needed with a file")
     parser.add_argument("--mask", type=Path, metavar="FILE", help="array, or picture of black for missing and white for known entries")
+    parser.add_argument(
+        "--values",
+        type=Path,
+        metavar="FILE",
+        help=".npy file of the values (B,) of the indices (B, N) in FILE, also .npy; both stay on the disk",
+    )
+    parser.add_argument("--stream", action="store_true", help="leave a .parquet table on the disk, and read its row groups when needed")
     parser.add_argument(
         "--fraction",
         type=share,
@@ -89,6 +125,7 @@ def add_command(commands: Any) -> None:
         help="correlation length of the modes in indices, or one each such as 5,5,0; none for none (default: estimated of the entries)",
     )
     parser.add_argument("--steps", type=positive, default=1000, metavar="N", help="steps at most (default 1000)")
+    parser.add_argument("--batch", type=positive, metavar="N", help="entries of a step, in a random order (default: all in every step)")
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of all random choices (default 0)")
     parser.add_argument("--device", type=device, default="cpu", metavar="D", help="where to compute: cpu, cuda, ... (default cpu)")
     parser.add_argument("--run", dest="folder", type=Path, metavar="DIR", help="folder for checkpoints; a run that is there is continued")
@@ -124,39 +161,86 @@ def run(arguments: Any, console: Console) -> int:
         >>> bool(np.isfinite(np.load(path.with_name("out.npy"))).all())
         True
     """
-    fraction = arguments.fraction or (None if arguments.file else SHARE)
-    known, hidden = _hide(_read(arguments), fraction, arguments.seed)
-    _check_sizes(known, arguments.ranks or 1)
-    if arguments.tree and arguments.tree.order != len(known.sizes):
-        raise ValueError(f"--tree needs the {len(known.sizes)} modes of the entries; got {arguments.tree.order}")
-    if isinstance(arguments.smooth, dict) and len(arguments.smooth) != len(known.sizes):
-        raise ValueError(f"--smooth needs one length or {len(known.sizes)}, one a mode; got {len(arguments.smooth)}")
-    if arguments.out:
-        if arguments.file and arguments.out.exists() and arguments.out.samefile(arguments.file):
-            raise ValueError(f"--out must be another file than the one to complete; got {arguments.out} for both")
-        _check_output(arguments.out, known)
-    count = f"{len(known.values)} of {math.prod(known.sizes)} entries known"
+    with processes(arguments.device) as (joined, place):
+        if joined.rank:  # the first process speaks for all
+            console = Console(quiet=True)
+            warnings.simplefilter("ignore")
+        return _complete(arguments, console, joined, place)
+
+
+def _complete(arguments: Any, console: Console, joined: Processes, place: torch.device) -> int:
+    data = joined.together(lambda: _stream(arguments) if arguments.stream or arguments.values else _read_all(arguments))
     name = arguments.file or "The photograph china.jpg of scikit-learn"
-    console.print(f"{name}: {' x '.join(map(str, known.sizes))}, {count}", highlight=False, soft_wrap=True)
+    console.print(f"{name}: {data.text}", highlight=False, soft_wrap=True)
     completer = TensorCompleter(
         arguments.tree or "auto",
-        mode_sizes=known.sizes,
+        mode_sizes=data.known.sizes if data.known else None,
         ranks=arguments.ranks or "auto",
         smooth=arguments.smooth,
         steps=arguments.steps,
+        batch_size=arguments.batch,
         seed=arguments.seed,
-        device=arguments.device,
+        device=place,
     )
     start = time.perf_counter()
-    _fit(completer, known, arguments, console)
+    learn(completer, data.given, data.held_out, data.digest, arguments.folder, joined, console)
     seconds = time.perf_counter() - start
-    _tell(completer, arguments, console)
-    if arguments.out:
-        _write(arguments.out, known, completer)
-        console.print(f"The result is in {arguments.out}.", highlight=False, soft_wrap=True)
-    if len(hidden[1]) and not completer.interrupted_:
-        _report(known, hidden, completer, seconds, arguments, console)
+
+    def end() -> None:
+        _tell(completer, arguments, console)
+        if arguments.out:
+            _write(arguments.out, data.known, completer)
+            console.print(f"The result is in {arguments.out}.", highlight=False, soft_wrap=True)
+        if data.known and len(data.hidden[1]) and not completer.interrupted_:
+            _report(data.known, data.hidden, completer, seconds, arguments, console)
+
+    joined.together(end if joined.rank == 0 else (lambda: None))
     return INTERRUPTED if completer.interrupted_ else 0
+
+
+def _read_all(arguments: Any) -> _Data:
+    """Reads the entries, and checks all that can be checked before any work is done."""
+    fraction = arguments.fraction or (None if arguments.file else SHARE)
+    known, hidden = _hide(_read(arguments), fraction, arguments.seed)
+    _check_sizes(known, arguments.ranks or 1)
+    _check_modes(arguments, len(known.sizes))
+    if arguments.out:
+        _check_other(arguments.out, arguments.file)
+        _check_output(arguments.out, known)
+    given, held_out = (known.indices, known.values), None
+    if known.kind == "picture":  # held out channel by channel, they would be too easy to predict from the other channels
+        chosen = known.chosen(HELD_OUT, arguments.seed + 1)
+        if not chosen.all():
+            given, held_out = ((known.indices[where], known.values[where]) for where in (~chosen, chosen))
+    text = f"{' x '.join(map(str, known.sizes))}, {len(known.values)} of {math.prod(known.sizes)} entries known"
+
+    def digest() -> str:
+        return hashlib.sha256(np.ascontiguousarray(known.indices).tobytes() + known.values.tobytes()).hexdigest()
+
+    return _Data(given, text, digest, held_out, known, hidden)
+
+
+def _stream(arguments: Any) -> _Data:
+    """Opens the entries that stay on the disk."""
+    if arguments.mask or arguments.fraction:
+        raise ValueError("--mask and --fraction need entries in memory; leave them out, or --stream and --values")
+    if not arguments.file or not arguments.out:
+        raise ValueError("--stream and --values need a file to complete, and --out")
+    if arguments.out.suffix.lower() != LEARNED:
+        raise ValueError(f"what is learned from entries on the disk is written as {LEARNED}; got --out {arguments.out}")
+    source = open_entries(arguments.file, arguments.values)
+    partial.check_place(arguments.out)
+    _check_modes(arguments, source.order)
+    files = [path for path in (arguments.file, arguments.values) if path]
+
+    def digest() -> list[str]:
+        found = []
+        for path in files:
+            with path.open("rb") as file:
+                found.append(hashlib.file_digest(file, "sha256").hexdigest())
+        return found
+
+    return _Data((source,), f"{source.edges[-1]} entries of {source.order} modes, left on the disk", digest)
 
 
 def _tell(completer: TensorCompleter, arguments: Any, console: Console) -> None:
@@ -193,7 +277,22 @@ def _hide(given: Partial, fraction: float | None, number: int) -> tuple[Partial,
     return replace(given, indices=given.indices[keep], values=given.values[keep]), (given.indices[~keep], given.values[~keep])
 
 
+def _check_modes(arguments: Any, order: int) -> None:
+    if arguments.tree and arguments.tree.order != order:
+        raise ValueError(f"--tree needs the {order} modes of the entries; got {arguments.tree.order}")
+    if isinstance(arguments.smooth, dict) and len(arguments.smooth) != order:
+        raise ValueError(f"--smooth needs one length or {order}, one a mode; got {len(arguments.smooth)}")
+
+
+def _check_other(out: Path, file: Path | None) -> None:
+    if file and out.exists() and out.samefile(file):
+        raise ValueError(f"--out must be another file than the one to complete; got {out} for both")
+
+
 def _check_output(path: Path, known: Partial) -> None:
+    if path.suffix.lower() == LEARNED:
+        partial.check_place(path)
+        return
     partial.check_output(path, known.sizes)
     if path.suffix.lower() in tables.SUFFIXES:
         known.missing()
@@ -208,49 +307,10 @@ def _check_sizes(known: Partial, ranks: int) -> None:
         raise ValueError(f"the weights for {names} entries do not fit into memory; indices without gaps, or fewer --ranks, need less")
 
 
-def _fit(completer: TensorCompleter, known: Partial, arguments: Any, console: Console) -> None:
-    """Fits, with a progress bar and, where a folder is given, checkpoints."""
-    store = Run(arguments.folder, _configuration(completer, known), resume=True) if arguments.folder else None
-    state = store.restore() if store else None
-    train, rest = (known.indices, known.values), None
-    if known.kind == "picture":  # held out channel by channel, they would be too easy to predict from the other channels
-        chosen = known.chosen(HELD_OUT, arguments.seed + 1)
-        if not chosen.all():
-            train, rest = ((known.indices[where], known.values[where]) for where in (~chosen, chosen))
-    columns = ("[progress.description]{task.description}", BarColumn(), "{task.completed}/{task.total}", "{task.fields[errors]}")
-    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task("learning", total=completer.steps, errors="", completed=state["step"] if state else 0)
-        saved = time.perf_counter()
-
-        def show(seen: Seen) -> None:
-            nonlocal saved
-            held_out = "" if seen.held_out is None else f", held out {seen.held_out:.4f}"
-            bar.update(task, completed=seen.step, errors=f"loss {seen.loss:.4f}{held_out}")
-            if store:
-                store.record(step=seen.step, loss=seen.loss, held_out=seen.held_out)
-                if seen.step == seen.steps or time.perf_counter() - saved > SECONDS:
-                    store.checkpoint(seen.state)
-                    saved = time.perf_counter()
-
-        completer.fit(*train, held_out=rest, callback=show, state=state)
-    if store:
-        store.checkpoint(completer.state_)
-        if not completer.interrupted_:
-            store.finish(steps=completer.n_iter_, best=completer.state_["best"]["step"], error=completer.state_["best"]["error"])
-
-
-def _configuration(completer: TensorCompleter, known: Partial) -> dict[str, Any]:
-    """What determines a run: the parameters, and a digest of the entries."""
-    digest = hashlib.sha256(np.ascontiguousarray(known.indices).tobytes() + known.values.tobytes()).hexdigest()
-    parameters = {name: value for name, value in completer.get_params().items() if name not in ("device", "warm_start")}
-    return {
-        "entries": digest,
-        **{name: value if isinstance(value, str | int | float | None) else str(value) for name, value in parameters.items()},
-    }
-
-
-def _write(path: Path, known: Partial, completer: TensorCompleter) -> None:
-    if path.suffix.lower() in tables.SUFFIXES:
+def _write(path: Path, known: Partial | None, completer: TensorCompleter) -> None:
+    if known is None or path.suffix.lower() == LEARNED:
+        save(path, completer)
+    elif path.suffix.lower() in tables.SUFFIXES:
         missing = known.missing()
         partial.write_entries(path, missing, completer.predict(missing).cpu().numpy(), known.names)
     else:

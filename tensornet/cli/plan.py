@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from tensornet.cli.arguments import examples, memory, sizes, tree
 from tensornet.contraction.costs import CPU, CUDA
+from tensornet.contraction.execute import available_memory
 from tensornet.contraction.network import Request
 from tensornet.contraction.plan import make_plan
 from tensornet.shape import make_shape
@@ -66,4 +68,7 @@ def run(arguments: Any, console: Console) -> int:
     machine = CUDA if arguments.machine == "cuda" else CPU
     plan = make_plan(shape, Request(), itemsize=_BYTES[arguments.dtype], machine=machine, memory_limit=arguments.memory_limit)
     console.print(f"{arguments.tree}\n\n{plan}", markup=False, highlight=False, soft_wrap=True)
+    if arguments.machine == "cpu" and plan.peak_bytes > (free := available_memory(torch.device("cpu"))):
+        text = f"This is more than the {free / 2**30:.1f} GiB that are free here: contract() refuses it, entries() needs far less."
+        console.print(text, highlight=False, soft_wrap=True)
     return 0

@@ -5,21 +5,29 @@ from __future__ import annotations
 import inspect
 import math
 import numbers
+import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tensornet.completion.fitting import Entries, Progress, Settings, Training
+from tensornet.completion.batches import Batches, Prepared, Streamed
+from tensornet.completion.fitting import Progress, Settings, Training
 from tensornet.completion.smoothing import estimated_lengths
+from tensornet.completion.sources import Block, MemoryEntries, Source, largest
+from tensornet.completion.survey import Survey, scaled, survey, trained
+from tensornet.distributed import ALONE, Processes
+from tensornet.files.entries import open_entries
 from tensornet.htf import HTF
 from tensornet.shape import Shape, make_shape
 from tensornet.tree import ModeTree, Nested, Node
 
 Smooth = Literal["auto"] | float | Mapping[int, float] | None
 CHUNK = 2**18  # entries predicted at a time
+LOOKED_AT = 2**20  # entries on the disk that tell which modes are ordered
 LARGEST_RANK = 128  # that is chosen without being asked for
 USUAL_PENALTY = 0.4  # where a mode is smooth
 
@@ -46,7 +54,8 @@ class TensorCompleter:
         optimizer: ``"adam"``, or ``"group_rmsprop"`` for the adaptive step of Appendix D.2.1.
         lr: Learning rate at the beginning, by default .02 and .01; it falls to 0 along half a cosine.
         steps: Steps at most.
-        validation: Share of the entries that are held out, and choose the best state.
+        batch_size: Entries of a step, in a random order; ``None`` for all entries in every step.
+        validation: Share of the entries that are held out, and choose the best state; 262144 entries at most.
         patience: Records without a new best state after which training stops; there are about 100 records.
         init_scale: Standard deviation of the initial end tensor's entries, relative to that of the data.
         seed: Of the initial weights and of the held-out entries.
@@ -87,6 +96,7 @@ class TensorCompleter:
         optimizer: str = "adam",
         lr: float | None = None,
         steps: int = 1000,
+        batch_size: int | None = None,
         validation: float = 0.05,
         patience: int = 30,
         init_scale: float = 0.1,
@@ -104,6 +114,7 @@ class TensorCompleter:
         self.optimizer = optimizer
         self.lr = lr
         self.steps = steps
+        self.batch_size = batch_size
         self.validation = validation
         self.patience = patience
         self.init_scale = init_scale
@@ -148,28 +159,37 @@ class TensorCompleter:
     def fit(
         self,
         indices: Any,
-        values: Any,
+        values: Any = None,
         *,
         held_out: tuple[Any, Any] | None = None,
         callback: Callable[[Progress], None] | None = None,
         state: Mapping[str, Any] | None = None,
+        processes: Processes = ALONE,
     ) -> TensorCompleter:
         """Fits the factorization to observed entries; returns the completer itself.
+
+        Entries that do not fit into memory are given as the path of a Parquet table, as the paths of two ``.npy`` files, or as a
+        :class:`~tensornet.completion.sources.Source`. They are read block by block, in every step those that it needs.
 
         Ctrl-C ends the training; the best state so far is kept. After an error, everything is as it was before.
 
         Args:
-            indices: ``(B, N)`` integers.
-            values: ``(B,)`` finite real or complex numbers.
+            indices: ``(B, N)`` integers, or a path or source, see above.
+            values: ``(B,)`` finite real or complex numbers, or the path of their file.
             held_out: Indices and values that choose the best state, instead of a share of the given ones.
-            callback: Called at every record.
+            callback: Called at every record, in every process.
             state: State of an earlier call with the same data and parameters, to continue from.
+            processes: Processes that share the entries of every step, see :func:`tensornet.distributed.processes`. All of them call
+                this with the same arguments, and hold the same result.
 
         Raises:
             TypeError: Indices are no integers, values no numbers, complex values are to be learned by a real ``dtype``, or a parameter
                 has a wrong type.
-            ValueError: A shape does not fit, an index is out of range, a value is not finite, nothing is given, a parameter is out of
-                its range, or ``state`` is none of a factorization of these sizes.
+            ValueError: A shape does not fit, an index is out of range, a value is not finite, nothing is given, a file is no such
+                file or truncated, a parameter is out of its range, or ``state`` is none of a factorization of these sizes.
+            OSError: A file cannot be opened.
+            ProcessEndedError: Another process has ended.
+            OtherProcessError: Another process has failed.
 
         Example:
             >>> steps = []
@@ -178,28 +198,10 @@ class TensorCompleter:
             >>> steps
             [1, 2, 3]
         """
-        self._settings(())  # complains of wrong parameters first
-        known = _checked(indices, values)
-        if held_out is None:
-            known, rest = _split(known, self.validation, self.seed)
-        elif isinstance(held_out, (tuple, list)) and len(held_out) == 2:
-            rest = _checked(*held_out)
-        else:
-            raise TypeError(f"held_out must be a pair of indices and values; got {type(held_out).__name__}")
-        sizes = self._sizes(known[0], rest[0])
-        offset = known[1].mean().item()
-        scale = (known[1] - offset).abs().square().mean().sqrt().item() or 1.0
-        dtype = self._dtype(known[1].is_complex() or rest[1].is_complex())
-        known, rest = ((rows, (entries - offset) / scale) for rows, entries in (known, rest))
-        settings = self._settings(self._lengths(known, sizes))
-        training = Training(self._shape(sizes, len(known[1])), settings, known, rest, dtype=dtype, device=self.device)
-        if state is None and self.warm_start:
-            state = getattr(self, "state_", None)
-        if state is not None:
-            training.load(state)
+        training, found = processes.together(lambda: self._prepared(indices, values, held_out, state, processes))
         finished = training.run(callback)
         self.interrupted_ = not finished
-        self.offset_, self.scale_, self.lengths_ = offset, scale, settings.lengths
+        self.offset_, self.scale_, self.lengths_ = found.offset, found.scale, training.settings.lengths
         self.state_ = training.snapshot
         self.history_ = training.history
         self.n_iter_ = training.snapshot["step"]
@@ -255,7 +257,9 @@ class TensorCompleter:
             >>> TensorCompleter(steps=5).fit(indices, values).score(indices, values) <= 1
             True
         """
-        rows, wanted = _checked(indices, values)
+        entries = _checked(indices, values)
+        largest(entries, 0, None)  # complains of wrong entries
+        rows, wanted = map(torch.from_numpy, entries)
         error = (self.predict(rows).cpu().to(wanted.dtype) - wanted).abs().square().mean()
         variance = (wanted - wanted.mean()).abs().square().mean()
         return float(1 - error / variance) if variance > 0 else float(error == 0)
@@ -264,6 +268,54 @@ class TensorCompleter:
         if not hasattr(self, "htf_"):
             raise RuntimeError("a TensorCompleter predicts after fit; call fit first")
         return self.htf_
+
+    def _prepared(
+        self, indices: Any, values: Any, held_out: Any, state: Mapping[str, Any] | None, processes: Processes
+    ) -> tuple[Training, Survey]:
+        """A training that is about to begin or to go on; whatever is wrong with the arguments is found here."""
+        self._settings(())  # complains of wrong parameters first
+        found, source = self._survey(indices, values, held_out, processes)
+        dtype = self._dtype(found.rest[1].dtype.kind == "c" or isinstance(found.offset, complex))
+        settings = self._settings(self._lengths(source, found))
+        shape = self._shape(found.sizes, found.count)
+        known, rest = self._batches(shape, source, found, dtype, processes)
+        training = Training(shape, settings, found.count, known, rest, dtype=dtype, device=self.device, processes=processes)
+        if state is None and self.warm_start:
+            state = getattr(self, "state_", None)
+        if state is not None:
+            training.load(state)
+        return training, found
+
+    def _survey(self, indices: Any, values: Any, held_out: Any, processes: Processes) -> tuple[Survey, Source]:
+        """What is known of the given entries, and where they come from."""
+        source = processes.together(lambda: _source(indices, values))
+        if held_out is None:
+            sizes = self._sizes(source.order)
+            return survey(source, share=self.validation, seed=self.seed, sizes=sizes, processes=processes), source
+        if not isinstance(held_out, (tuple, list)) or len(held_out) != 2:
+            raise TypeError(f"held_out must be a pair of indices and values; got {type(held_out).__name__}")
+        rest = _checked(*held_out)
+        if rest[0].shape[1] != source.order:
+            raise ValueError(f"indices of held-out entries need as many columns as the others; got {rest[0].shape[1]} for {source.order}")
+        sizes = self._sizes(source.order)
+        most = largest(rest, 0, sizes)
+        found = survey(source, share=0.0, seed=self.seed, sizes=sizes, processes=processes)
+        return replace(found, rest=rest, sizes=tuple(map(max, found.sizes, (most + 1).tolist()))), source
+
+    def _batches(
+        self, shape: Shape, source: Source, found: Survey, dtype: torch.dtype, processes: Processes
+    ) -> tuple[Batches, Batches | None]:
+        """The entries to train on, and those that choose the best state."""
+        place: dict[str, Any] = {"dtype": dtype, "device": torch.get_default_device() if self.device is None else self.device}
+        rest = None
+        if count := len(found.rest[1]):
+            mine = slice(processes.share(count).start, processes.share(count).stop)
+            rest = Prepared(shape, (found.rest[0][mine], scaled(found.rest[1][mine], found)), count, **place)
+        if self.batch_size is None and isinstance(source, MemoryEntries):
+            share = processes.share(found.count)
+            indices, values = _joined(source, found)
+            return Prepared(shape, (indices[share.start : share.stop], values[share.start : share.stop]), found.count, **place), rest
+        return Streamed(shape, source, found, self.batch_size, seed=self.seed, processes=processes, **place), rest
 
     def _settings(self, lengths: tuple[float, ...]) -> Settings:
         penalty = self.penalty
@@ -276,31 +328,24 @@ class TensorCompleter:
             optimizer=self.optimizer,
             lr=self.lr,
             steps=self.steps,
+            batch_size=self.batch_size,
             patience=self.patience,
             init_scale=self.init_scale,
             seed=self.seed,
         )
 
-    def _dtype(self, is_complex: bool) -> torch.dtype | None:
+    def _dtype(self, is_complex: bool) -> torch.dtype:
         if self.dtype is None:
-            return torch.get_default_dtype().to_complex() if is_complex else None
+            usual = torch.get_default_dtype()
+            return usual.to_complex() if is_complex else usual
         if not isinstance(self.dtype, torch.dtype):
             raise TypeError(f"dtype must be one of torch's; got {self.dtype!r}")
         if is_complex and not self.dtype.is_complex:
             raise TypeError(f"complex values need a complex dtype; got {self.dtype}")
         return self.dtype
 
-    def _sizes(self, known: Tensor, rest: Tensor) -> tuple[int, ...]:
-        if rest.shape[1] != known.shape[1]:
-            raise ValueError(f"indices of held-out entries need as many columns as the others; got {rest.shape[1]} for {known.shape[1]}")
-        largest = torch.cat([known, rest]).amax(0)
-        if self.mode_sizes is None:
-            return tuple((largest + 1).tolist())
-        sizes = make_shape(ModeTree.star(known.shape[1]), self.mode_sizes, 1).mode_sizes
-        for mode, (size, index) in enumerate(zip(sizes, largest.tolist())):
-            if index >= size:
-                raise ValueError(f"indices must be from 0 to below the mode's size; got {index} for mode {mode} of size {size}")
-        return sizes
+    def _sizes(self, order: int) -> tuple[int, ...] | None:
+        return None if self.mode_sizes is None else make_shape(ModeTree.star(order), self.mode_sizes, 1).mode_sizes
 
     def _shape(self, sizes: tuple[int, ...], count: int) -> Shape:
         tree = _halved(sizes) if isinstance(self.tree, str) and self.tree == "auto" else self.tree
@@ -317,13 +362,15 @@ class TensorCompleter:
             rank -= 1
         return make_shape(tree, sizes, rank)
 
-    def _lengths(self, known: Entries, sizes: tuple[int, ...]) -> tuple[float, ...]:
+    def _lengths(self, source: Source, found: Survey) -> tuple[float, ...]:
+        sizes = found.sizes
         if self.smooth is None:
             return (0.0,) * len(sizes)
         if isinstance(self.smooth, str):
             if self.smooth != "auto":
                 raise ValueError(f"smooth must be lengths, None or 'auto'; got {self.smooth!r}")
-            return estimated_lengths(*known, sizes)
+            indices, known = _joined(source, found, None if isinstance(source, MemoryEntries) else LOOKED_AT)
+            return estimated_lengths(torch.from_numpy(indices.astype(np.int64)), torch.from_numpy(known), sizes)
         given = self.smooth if isinstance(self.smooth, Mapping) else dict.fromkeys(range(len(sizes)), self.smooth)
         for mode, length in given.items():
             if mode not in range(len(sizes)):
@@ -338,8 +385,26 @@ def _parameters() -> dict[str, Any]:
     return {parameter.name: parameter.default for parameter in found if parameter.name != "self"}
 
 
-def _checked(indices: Any, values: Any) -> Entries:
-    """Indices as int64 and values as float64 or complex128, both on the CPU."""
+def _source(indices: Any, values: Any) -> Source:
+    """Where the given entries come from."""
+    if isinstance(indices, (str, os.PathLike)):
+        return open_entries(indices, values)
+    if values is None and all(hasattr(indices, name) for name in ("order", "edges", "read")):
+        source: Source = indices
+        return source
+    return MemoryEntries(*_checked(indices, values))
+
+
+def _joined(source: Source, found: Survey, most: int | None = None) -> Block:
+    """The entries to train on, centred and scaled: all, or those of the first blocks that hold as many as ``most``."""
+    ends = np.cumsum(found.lengths)
+    blocks = range(len(ends) if most is None else min(len(ends), int(np.searchsorted(ends, most)) + 1))
+    indices, values = zip(*(trained(source, found, block) for block in blocks))
+    return np.concatenate(indices), np.concatenate(values)
+
+
+def _checked(indices: Any, values: Any) -> Block:
+    """Indices as int64 and values as float64 or complex128."""
     rows, entries = _as_tensor("indices", indices), _as_tensor("values", values)
     if rows.ndim != 2 or entries.ndim != 1 or len(rows) != len(entries):
         raise ValueError(f"indices need the shape (B, N) and values (B,); got {tuple(rows.shape)} and {tuple(entries.shape)}")
@@ -347,13 +412,8 @@ def _checked(indices: Any, values: Any) -> Entries:
         raise TypeError(f"indices must be integers; got {rows.dtype}")
     if not rows.numel():
         raise ValueError(f"at least one observed entry is needed; got indices of the shape {tuple(rows.shape)}")
-    rows, entries = (given.detach().cpu() for given in (rows, entries))
-    rows, entries = rows.to(torch.int64), entries.to(torch.complex128 if entries.is_complex() else torch.float64)
-    if not torch.isfinite(entries).all():
-        raise ValueError(f"values must be finite, and missing entries left out; got {entries[~torch.isfinite(entries)][0].item()}")
-    if rows.min() < 0:
-        raise ValueError(f"indices must be from 0 to below the mode's size; got {int(rows.min())}")
-    return rows, entries
+    rows, entries = (given.detach().cpu().resolve_conj().resolve_neg() for given in (rows, entries))
+    return rows.to(torch.int64).numpy(), entries.to(torch.complex128 if entries.is_complex() else torch.float64).numpy()
 
 
 def _as_tensor(name: str, given: Any) -> Tensor:
@@ -364,18 +424,6 @@ def _as_tensor(name: str, given: Any) -> Tensor:
         return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))  # torch knows no other arrays
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"{name} must be an array of numbers; got {type(given).__name__} that is none") from None
-
-
-def _split(entries: Entries, share: float, seed: int) -> tuple[Entries, Entries]:
-    """The entries to train on and those held out."""
-    if not isinstance(share, numbers.Real):
-        raise TypeError(f"validation must be a number; got {share!r}")
-    if not 0 <= share < 1:
-        raise ValueError(f"validation must be a share from 0 to below 1; got {share}")
-    count = len(entries[1])
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    first = min(int(count * share), count - 1)
-    return (entries[0][order[first:]], entries[1][order[first:]]), (entries[0][order[:first]], entries[1][order[:first]])
 
 
 def _halved(sizes: Sequence[int]) -> ModeTree:

@@ -177,6 +177,8 @@ class _Lowering:
         frees = [tuple(label for label in order if label not in shared) for order in (first, second)]
         options = [batch + frees[0] + frees[1], batch + frees[1] + frees[0]]
         swap = _closeness(options[1], wish) < _closeness(options[0], wish)
+        if wish == [self.network.output] and not any(option in wish for option in options):
+            swap = self._count(frees[0]) < self._count(frees[1])  # no step reads it, and threads share rows out
         if swap:
             left, right = right, left
             frees.reverse()

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from tensornet.checks import integer, real
+from tensornet.dynamics.flow_steps import GradientFlow
 from tensornet.dynamics.losses import Loss
 from tensornet.optim import GroupRMSprop
 from tensornet.tree import ModeTree
@@ -21,6 +22,7 @@ OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
     "gd": torch.optim.SGD,
     "momentum": lambda params, lr: torch.optim.SGD(params, lr=lr, momentum=0.9),
     "adam": torch.optim.Adam,
+    "flow": lambda params, **_: GradientFlow(params),
 }
 INIT_STDS = (0.1, 0.05, 0.01, 0.005, 0.001, 0.0005)  # with which the paper's experiments were carried out
 
@@ -46,8 +48,9 @@ class Experiment:
         loss: ``"l2"``, ``"l1"`` or ``"huber"``.
         delta: Of Huber's loss.
         mean: Whether the loss is the mean over the samples, or their sum.
-        optimizer: ``"group_rmsprop"`` (the paper's), ``"gd"``, ``"momentum"`` or ``"adam"``.
-        lr: Learning rate.
+        optimizer: ``"group_rmsprop"`` (the paper's), ``"gd"``, ``"momentum"``, ``"adam"`` or ``"flow"``: gradient flow itself, whose
+            steps are those of an adaptive solver.
+        lr: Learning rate; gradient flow has none.
         batch: Observations drawn for a step, with repetition; 0 takes all.
         noise: Standard deviation of Gaussian noise added to the gradients.
         stop_loss: The run ends when the loss stays below this ...
@@ -107,6 +110,8 @@ class Experiment:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
+        if self.optimizer == "flow" and (self.dtype != "float64" or self.batch or self.noise):
+            raise ValueError(f"gradient flow needs dtype float64, batch 0 and noise 0; got {self.dtype}, {self.batch} and {self.noise:g}")
         order = self.mode_tree.order
         if len(self.mode_sizes) != order:
             raise ValueError(f"mode_sizes needs one size per mode; got {len(self.mode_sizes)} for {order} modes")
@@ -125,11 +130,7 @@ class Experiment:
             return ModeTree.from_nested((0, nested))
         if self.kind == "tensor":
             return ModeTree.star(len(self.mode_sizes))
-        try:
-            nested = ast.literal_eval(self.tree)
-        except (ValueError, SyntaxError):
-            raise ValueError(f"a tree is written as nested parentheses, such as ((0,1),(2,3)); got {self.tree!r}") from None
-        return ModeTree.from_nested(nested)
+        return ModeTree.from_text(self.tree)
 
     @property
     def fixed_root(self) -> bool:

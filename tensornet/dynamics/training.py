@@ -60,6 +60,7 @@ class Training:
         self.problem = problem.to(self.htf.weight_list()[0].detach())
         self.objective = Objective(self.htf, self.problem, Loss(experiment.loss, experiment.mean, experiment.delta))
         self.parameters = list(self.htf.parameters())
+        self.closure = self._gradients if experiment.optimizer == "flow" else None
         self.optimizer = OPTIMIZERS[experiment.optimizer](self.parameters, lr=experiment.lr)
         self.step, self.calm, self.seconds, self.ended, self.interrupted = 0, 0, 0.0, "", False
 
@@ -86,7 +87,7 @@ class Training:
             if self.ended != "diverged" and (self.ended or self.step % experiment.record_every == 0):
                 record = {"step": self.step, "loss": loss, **self._measures()}
             if not self.ended:
-                self.optimizer.step()
+                self.optimizer.step(self.closure)
                 self.step += 1
             self.seconds += time.perf_counter() - start
             if record is not None:
@@ -116,7 +117,7 @@ class Training:
         return "max_steps" if self.step >= self.experiment.max_steps else ""
 
     def _rate(self) -> float:
-        """The size of the latest step, relative to the gradient; of Adam and momentum, the learning rate."""
+        """The size of the latest step, relative to the gradient; of Adam and momentum, the learning rate; of gradient flow, its time."""
         group = self.optimizer.param_groups[0]
         if group.get("gamma") is None:
             return float(group["lr"])

@@ -214,6 +214,22 @@ def check_output(path: str | os.PathLike[str], sizes: Sequence[int]) -> None:
     path = Path(path)
     if known_suffix(path) in pictures.SUFFIXES and (len(sizes) < 2 or tuple(sizes[2:]) not in ((), (3,))):
         raise ValueError(f"a picture needs the shape (rows, columns) or (rows, columns, 3); got {tuple(sizes)} for {path.name}")
+    check_place(path)
+
+
+def check_place(path: str | os.PathLike[str]) -> None:
+    """Finds out, before any work is done, whether a file can be written.
+
+    Raises:
+        OSError: The folder is missing, or cannot be written to.
+
+    Example:
+        >>> check_place("absent/tensor.npy")
+        Traceback (most recent call last):
+            ...
+        FileNotFoundError: the folder absent does not exist
+    """
+    path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"the folder {path.parent} does not exist")
     if path.is_dir():

@@ -45,17 +45,25 @@ class Run:
 
     def __init__(self, folder: str | os.PathLike[str], config: Mapping[str, Any], *, resume: bool = False) -> None:
         self.folder = Path(folder)
+        self._kept: int | None = None  # records up to the checkpoint that was restored; later ones are dropped with the next new one
         self.config = json.loads(json.dumps(dict(config)))  # as it will be read again: tuples become lists
         if self.folder.exists() and not self.folder.is_dir():
             raise ValueError(f"a run needs a folder; {self.folder} is a file")
         path = self.folder / CONFIG
-        if path.exists():
+        if path.exists() and not self._nothing_done(path):
             if not resume:
-                raise ValueError(f"{self.folder} holds a run already; resume it, or give another folder")
+                raise ValueError(f"{self.folder} holds a run already; resume it (--resume), or give another folder")
             self._compare(storage.read_json(path))
         else:
             self.folder.mkdir(parents=True, exist_ok=True)
             storage.write_json(path, self.config)
+
+    def _nothing_done(self, path: Path) -> bool:
+        """Whether the folder holds no more than the configuration of a run of this kind, as one that failed at once leaves behind."""
+        if any((self.folder / name).exists() for name in (RECORDS, CHECKPOINT, SUMMARY)):
+            return False
+        found = storage.read_json(path)
+        return isinstance(found, dict) and found.keys() == self.config.keys()
 
     def _compare(self, found: Any) -> None:
         found = found if isinstance(found, dict) else {}
@@ -75,6 +83,7 @@ class Run:
             >>> run.records()
             [{'step': 1, 'loss': 0.5}]
         """
+        self._drop()
         with (self.folder / RECORDS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 
@@ -86,10 +95,15 @@ class Run:
             >>> Run(tempfile.mkdtemp(), {}).records()
             []
         """
-        return read_records(self.folder / RECORDS)
+        return read_records(self.folder / RECORDS)[: self._kept]
 
-    def _lines(self) -> list[str]:
-        return _lines(self.folder / RECORDS)
+    def _drop(self) -> None:
+        """Leaves the records out that were written after the checkpoint."""
+        lines = _lines(self.folder / RECORDS)
+        if self._kept is not None and len(lines) > self._kept:
+            with storage.replacing(self.folder / RECORDS) as new:
+                new.write_text("".join(lines[: self._kept]), encoding="utf-8")
+        self._kept = None
 
     def checkpoint(self, state: Mapping[str, Any]) -> None:
         """Writes the state from which :meth:`restore` continues, in place of the previous one.
@@ -111,10 +125,10 @@ class Run:
         storage.write_nested(self.folder / CHECKPOINT, {"records": len(self.records()), "state": dict(state)}, kind="checkpoint")
 
     def restore(self) -> dict[str, Any] | None:
-        """The state of the newest checkpoint, or ``None`` without one; later records are dropped.
+        """The state of the newest checkpoint, or ``None`` without one; later records are dropped, on the disk with the next new one.
 
         Raises:
-            ValueError: The checkpoint is damaged.
+            ValueError: The checkpoint is damaged, or of another program.
 
         Example:
             >>> import tempfile
@@ -122,14 +136,14 @@ class Run:
             True
         """
         path = self.folder / CHECKPOINT
-        known: dict[str, Any] = {"records": 0, "state": None}
-        if path.exists():
-            known = storage.read_nested(path, kind="checkpoint")
-        lines = self._lines()
-        if len(lines) > known["records"]:
-            with storage.replacing(self.folder / RECORDS) as new:
-                new.write_text("".join(lines[: known["records"]]), encoding="utf-8")
-        state: dict[str, Any] | None = known["state"]
+        if not path.exists():
+            self._kept = 0
+            return None
+        known: Any = storage.read_nested(path, kind="checkpoint")
+        kept, state = (known.get("records"), known.get("state")) if isinstance(known, dict) else (None, None)
+        if not isinstance(kept, int) or kept < 0 or not isinstance(state, dict):
+            raise ValueError(f"{path} is no checkpoint of a run")
+        self._kept = kept
         return state
 
     def finish(self, **values: Any) -> None:
@@ -142,6 +156,7 @@ class Run:
             >>> storage.read_json(run.folder / "summary.json")
             {'error': 0.125}
         """
+        self._drop()
         storage.write_json(self.folder / SUMMARY, values)
 
 

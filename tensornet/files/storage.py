@@ -1,4 +1,4 @@
-"""Files: atomic writing, nested data with tensors, and saved factorizations.
+"""Files: atomic writing, and nested data with tensors.
 
 A file written here is data, never code: tensors in safetensors' format, and the structure around them as JSON in its metadata.
 """
@@ -9,19 +9,16 @@ import contextlib
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from tensornet.checks import line
-from tensornet.evaluation import circuit
-from tensornet.htf import HTF
-from tensornet.tree import ModeTree, Nested, Node
 
 FORMAT = 1  # of the files written here; raised when older programs could not read them
 
@@ -165,6 +162,23 @@ def read_nested(path: str | os.PathLike[str], *, kind: str, device: torch.device
         >>> read_nested(path, kind="state")
         {0: ('a', tensor([0, 1, 2]))}
     """
+    return read_one_of(path, [kind], device=device)[1]
+
+
+def read_one_of(path: str | os.PathLike[str], kinds: Sequence[str], *, device: torch.device | str = "cpu") -> tuple[str, Any]:
+    """Which of several kinds of data :func:`write_nested` wrote, and the data.
+
+    Raises:
+        ValueError: The file is truncated, of another program, or holds data of none of these kinds.
+        OSError: It cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp(), "state.safetensors")
+        >>> write_nested(path, 3, kind="number")
+        >>> read_one_of(path, ["state", "number"])
+        ('number', 3)
+    """
     name = os.fspath(path)
     with Path(name).open("rb"):  # safetensors reports a missing file and a folder in words of its own
         pass
@@ -182,10 +196,10 @@ def read_nested(path: str | os.PathLike[str], *, kind: str, device: torch.device
         raise ValueError(f"{name} is a safetensors file, but not one of tensornet's") from None
     if version > FORMAT:
         raise ValueError(f"{name} has format {version}; this version of tensornet reads formats up to {FORMAT}")
-    if found != kind:
-        raise ValueError(f"{name} holds a {found}; a {kind} is needed")
+    if found not in kinds:
+        raise ValueError(f"{name} holds a {found}; a {' or '.join(kinds)} is needed")
     try:
-        return _decode(structure, tensors)
+        return found, _decode(structure, tensors)
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
         raise ValueError(f"{name} is damaged ({line(error)})") from None
 
@@ -222,83 +236,8 @@ def _decode(data: Any, tensors: dict[str, Tensor]) -> Any:
         return tuple(_decode(item, tensors) for item in given)
     if what == "complex":
         if not tensors[given].is_complex():  # once, so that what was one tensor is one again
-            tensors[given] = torch.view_as_complex(tensors[given])
+            tensors[given] = torch.view_as_complex(tensors[given].clone())  # safetensors' memory is not aligned for complex numbers
         return tensors[given]
     if what == "tensor":
         return tensors[given]
     raise ValueError(f"unknown entry {what!r}")
-
-
-# Factorizations
-
-
-def save(path: str | os.PathLike[str], obj: HTF) -> None:
-    """Writes a factorization to a safetensors file, atomically; :func:`load` reads it.
-
-    Tree, weights, pooling, a fixed root, which nodes share a weight and which weights are frozen are kept.
-
-    Raises:
-        TypeError: ``obj`` is no :class:`HTF`, or its weights are of a type that :meth:`HTF.from_weights` does not take.
-        ValueError: A weight is not finite.
-        OSError: The folder is missing, or cannot be written to.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp(), "model.safetensors")
-        >>> htf = HTF(ModeTree.chain(4), mode_sizes=3, ranks=2)
-        >>> save(path, htf)
-        >>> torch.equal(load(path).contract(), htf.contract())
-        True
-    """
-    if not isinstance(obj, HTF):
-        raise TypeError(f"save writes an HTF; got {type(obj).__name__}")
-    with torch.enable_grad():  # weights that are computed anew are as trainable as what they are computed from
-        weights = obj.weight_list()
-    HTF.from_weights(obj.tree, dict(zip(obj.tree.nodes, weights)))  # nothing is written that could not be loaded
-    state = {
-        "order": obj.tree.order,
-        "children": [list(below) for below in obj.tree.child_ids[obj.tree.order :]],
-        "weights": weights,
-        "trained": [weight.requires_grad for weight in weights],
-        "fixed_root": obj.fixed_root,
-        "pooling": obj.combination.pooling,
-        "activation": obj.combination.activation,
-    }
-    write_nested(path, state, kind="HTF")
-
-
-def load(path: str | os.PathLike[str], *, device: torch.device | str = "cpu") -> HTF:
-    """The factorization that :func:`save` wrote, with its weights on the given device.
-
-    Raises:
-        ValueError: The file is truncated, of another program, or its weights do not fit together.
-        OSError: It cannot be read.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp(), "model.safetensors")
-        >>> save(path, HTF(ModeTree.star(3), mode_sizes=5, ranks=2, pooling="max"))
-        >>> load(path).combination.pooling
-        'max'
-    """
-    state = read_nested(path, kind="HTF", device=device)
-    try:
-        tree = _tree(state["order"], state["children"])
-        fixed_root = bool(state["fixed_root"])
-        trained = state.get("trained", [True] * len(tree.nodes))  # as in files that do not say
-        pairs = zip(state["weights"], trained, strict=True)
-        known = {id(weight): nn.Parameter(weight, requires_grad=bool(grad)) for weight, grad in pairs}
-        weights: dict[Node, Tensor] = {node: known[id(weight)] for node, weight in zip(tree.nodes, state["weights"], strict=True)}
-        if fixed_root:
-            weights[tree.root] = state["weights"][-1]
-        combination = circuit.combination(state["pooling"], state["activation"])
-        return HTF.from_weights(tree, weights, fixed_root=fixed_root, pooling=combination.pooling, activation=combination.activation)
-    except (AttributeError, KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{os.fspath(path)} is damaged ({line(error)})") from None
-
-
-def _tree(order: int, children: list[list[int]]) -> ModeTree:
-    nested: list[Nested] = list(range(order))
-    for below in children:
-        nested.append(tuple(nested[child] for child in below))
-    return ModeTree.from_nested(nested[-1])

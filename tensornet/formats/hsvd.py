@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tensornet.arrays import as_tensor, check_finite, check_floating
-from tensornet.formats.ht import HT
+from tensornet.arrays import as_tensor, check_finite
+from tensornet.formats.ht import HT, at_least_float32
 from tensornet.tree import ModeTree, check_tree
 
 
@@ -19,7 +19,7 @@ def hsvd(tensor: Any, tree: ModeTree, *, rtol: float | None = None, atol: float 
     The tensor is first split exactly, from the leaves to the root, and then truncated; see :meth:`HT.truncate`.
 
     Args:
-        tensor: Tensor or array with one axis per mode.
+        tensor: Tensor or array with one axis per mode. Integers are taken as floats, types of 16 bits as float32.
         tree: The mode tree.
         rtol: Tolerance beside the norm of the tensor.
         atol: Tolerance; with ``rtol``, the larger of both counts. Without either, what rounding may have made is cut off.
@@ -39,10 +39,14 @@ def hsvd(tensor: Any, tree: ModeTree, *, rtol: float | None = None, atol: float 
     """
     check_tree(tree)
     given = as_tensor("tensor", tensor)
-    check_floating("the type of tensor", given.dtype)
+    if not (given.is_floating_point() or given.is_complex()):
+        given = given.to(torch.get_default_dtype())
+    given = at_least_float32(given)
     check_finite("tensor", given)
     if given.dim() != tree.order:
         raise ValueError(f"tensor needs one axis per mode of the tree; got {given.dim()} axes for {tree.order} modes")
+    if not given.numel():
+        raise ValueError(f"tensor needs at least one entry; got the shape {tuple(given.shape)}")
     return _exact(given, tree).truncate(rtol=rtol, atol=atol, max_rank=max_rank)
 
 

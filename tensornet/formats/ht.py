@@ -10,17 +10,27 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from tensornet.arrays import as_tensor, check_finite
-from tensornet.checks import integer, real
+from tensornet.checks import integer, real, short
 from tensornet.tree import ModeTree, Node, check_tree
 
 if TYPE_CHECKING:
     from tensornet.htf import HTF
+
+
+class DependentColumnsWarning(UserWarning):
+    """Gradients through the orthogonalisation of columns that depend on each other are not defined, and come out as NaN.
+
+    Example:
+        >>> issubclass(DependentColumnsWarning, UserWarning)
+        True
+    """
 
 
 class ToleranceWarning(UserWarning):
@@ -39,12 +49,12 @@ class HT:
     Attributes:
         tree: The mode tree.
         tensors: One a node, in the order of ``tree.nodes``: ``(D_n, k)`` for a leaf, ``(k of every child ..., k)`` for an interior
-            node, and 1 for the last axis of the root.
+            node, and 1 for the last axis of the root. Arrays become tensors, and all get the type that holds them all.
         error_bound: Bound on the Frobenius distance to the tensor that truncations started from; 0 where there was none.
 
     Raises:
-        TypeError: ``tree`` is no mode tree.
-        ValueError: A tensor has a wrong shape, or an entry is not finite.
+        TypeError: ``tree`` is no mode tree, or a tensor no dense array of numbers.
+        ValueError: A tensor has a wrong shape or is on another device, or an entry is not finite.
 
     Example:
         >>> HT(ModeTree.star(2), (torch.eye(2), torch.eye(2), torch.ones(2, 2, 1))).contract()
@@ -71,7 +81,7 @@ class HT:
             >>> HT.from_tt([torch.ones(1, 2, 3), torch.ones(3, 4, 1)]).contract().shape
             torch.Size([2, 4])
         """
-        given = [as_tensor(f"core {mode}", core) for mode, core in enumerate(cores)]
+        given = list(_alike(_listed("cores", cores)))
         sizes = [tuple(core.shape) for core in given]
         fits = len(given) > 1 and all(core.dim() == 3 for core in given) and given[0].shape[0] == 1 == given[-1].shape[2]
         if not fits or any(left[2] != right[0] for left, right in zip(sizes, sizes[1:])):
@@ -95,7 +105,7 @@ class HT:
             >>> HT.from_tucker(torch.ones(2, 3), [torch.ones(4, 2), torch.ones(5, 3)]).contract().shape
             torch.Size([4, 5])
         """
-        middle, columns = as_tensor("core", core), [as_tensor(f"factor {mode}", factor) for mode, factor in enumerate(factors)]
+        middle, *columns = _alike([core, *_listed("factors", factors)])
         if not columns or tuple(middle.shape) != tuple(factor.shape[-1] for factor in columns):
             raise ValueError(
                 f"factors must be matrices (D_n, k_n) for a core {tuple(middle.shape)}; got {[tuple(factor.shape) for factor in columns]}"
@@ -104,13 +114,16 @@ class HT:
 
     def __post_init__(self) -> None:
         check_tree(self.tree)
+        object.__setattr__(self, "tensors", _alike(self.tensors))
         if len(self.tensors) != len(self.tree.nodes):
             raise ValueError(f"tensors needs one per node; got {len(self.tensors)} for {len(self.tree.nodes)} nodes")
         for node, tensor, below in zip(self.tree.nodes, self.tensors, self.tree.child_ids):
-            check_finite(f"the tensor of node {node}", tensor)
+            check_finite(f"the tensor of node {short(node)}", tensor)
             wanted = tuple(self.tensors[child].shape[-1] for child in below)
             if tensor.dim() != (len(below) + 1 if below else 2) or (below and tuple(tensor.shape[:-1]) != wanted):
-                raise ValueError(f"the tensor of node {node} must have the axes {wanted or '(D,)'} and one more; got {tuple(tensor.shape)}")
+                raise ValueError(
+                    f"the tensor of node {short(node)} must have the axes {wanted or '(D,)'} and one more; got {tuple(tensor.shape)}"
+                )
         if self.tensors[-1].shape[-1] != 1:
             raise ValueError(f"the last axis of the root's tensor must be 1; got {self.tensors[-1].shape[-1]}")
 
@@ -166,10 +179,10 @@ class HT:
 
     def __add__(self, other: HT) -> HT:
         """The sum, whose ranks are the sums of the ranks."""
-        self._fits(other)
+        mine, others = self._beside(other)
         tensors = []
-        last = len(self.tensors) - 1
-        for place, (left, right) in enumerate(zip(self.tensors, other.tensors)):
+        last = len(mine) - 1
+        for place, (left, right) in enumerate(zip(mine, others)):
             shared = [0] if place < self.tree.order else [left.dim() - 1] if place == last else []
             sizes = [a if axis in shared else a + b for axis, (a, b) in enumerate(zip(left.shape, right.shape))]
             total = left.new_zeros(sizes)
@@ -178,11 +191,18 @@ class HT:
             tensors.append(total)
         return HT(self.tree, tuple(tensors), self.error_bound + other.error_bound)
 
-    def __mul__(self, factor: float) -> HT:
+    def __mul__(self, factor: complex | Tensor) -> HT:
         """The multiple by a number."""
-        return HT(self.tree, (*self.tensors[:-1], self.tensors[-1] * factor), self.error_bound * abs(factor))
+        if isinstance(factor, HT) or (isinstance(factor, Tensor) and factor.dim()):
+            return NotImplemented
+        size = float(abs(torch.as_tensor(factor)))
+        return HT(self.tree, (*self.tensors[:-1], self.tensors[-1] * factor), self.error_bound * size)
 
     __rmul__ = __mul__
+
+    def __truediv__(self, divisor: complex | Tensor) -> HT:
+        """The multiple by the inverse of a number."""
+        return self * (1 / divisor)
 
     def __neg__(self) -> HT:
         """The negative."""
@@ -200,9 +220,8 @@ class HT:
             >>> vectors.inner(vectors)
             tensor(6.)
         """
-        self._fits(other)
         grams: list[Tensor] = []
-        for left, right, below in zip(self.tensors, other.tensors, self.tree.child_ids):
+        for left, right, below in zip(*self._beside(other), self.tree.child_ids):
             for child in below:
                 right = torch.tensordot(right, grams[child], dims=([0], [1]))
             right = right.movedim(0, -1) if below else right
@@ -213,23 +232,34 @@ class HT:
     def norm(self) -> Tensor:
         """The Frobenius norm, by orthogonalisation: exact to rounding also where terms of a difference cancel.
 
+        Its gradient is that of the inner product, which has no need of independent columns; at 0 it is 0.
+
         Example:
             >>> HT(ModeTree.star(2), (torch.eye(2), torch.eye(2), torch.eye(2).unsqueeze(2))).norm()
             tensor(1.4142)
         """
-        norm: Tensor = torch.linalg.vector_norm(self.orthogonalised().tensors[-1])
-        return norm
+        with torch.no_grad():
+            norm: Tensor = torch.linalg.vector_norm(self.orthogonalised().tensors[-1])
+        if not torch.is_grad_enabled() or not any(tensor.requires_grad for tensor in self.tensors):
+            return norm
+        square = self.inner(self).real
+        return norm + (square - square.detach()) / torch.where(norm > 0, 2 * norm, torch.inf)
 
-    def _fits(self, other: HT) -> None:
+    def _beside(self, other: HT) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """The tensors of both, of the type that holds them all."""
         if not isinstance(other, HT):
             raise TypeError(f"both must be in the hierarchical Tucker format; got {type(other).__name__}")
         if self.tree != other.tree or self.mode_sizes != other.mode_sizes:
-            raise ValueError(f"both need one tree and the same mode sizes; got {self.mode_sizes} and {other.mode_sizes}")
+            raise ValueError(f"both need one tree and the same mode sizes; got {short(self.mode_sizes)} and {short(other.mode_sizes)}")
+        both = _alike((*self.tensors, *other.tensors))
+        return both[: len(self.tensors)], both[len(self.tensors) :]
 
     # Truncation
 
     def orthogonalised(self) -> HT:
         """The same tensor, where the frame of every node but the root has orthonormal columns.
+
+        A :class:`DependentColumnsWarning` says so where gradients are recorded that do not exist. Types of 16 bits become float32.
 
         Example:
             >>> ht = HT(ModeTree.star(1), (2 * torch.eye(2), torch.ones(2, 1))).orthogonalised()
@@ -239,11 +269,13 @@ class HT:
         result: list[Tensor] = []
         factors: list[Tensor] = []
         for tensor, below in zip(self.tensors, self.tree.child_ids):
+            tensor = at_least_float32(tensor)
             for child in below:
                 tensor = torch.tensordot(tensor, factors[child], dims=([0], [1]))
             tensor = tensor.movedim(0, -1) if below else tensor
             if len(result) < len(self.tensors) - 1:
                 matrix, factor = torch.linalg.qr(tensor.reshape(-1, tensor.shape[-1]))
+                _warn_of_dependent_columns(factor)
                 factors.append(factor)
                 tensor = matrix.reshape(*tensor.shape[:-1], -1)
             result.append(tensor)
@@ -263,7 +295,8 @@ class HT:
         """A tensor of lower ranks within a tolerance in the Frobenius norm; its error bound says how near it is.
 
         The tolerance is shared among the nodes, and what one does not use goes to the next. The new error bound is the root of the sum
-        of all squared tails of singular values, plus the present one. By default, what rounding may have made is cut off.
+        of all squared tails of singular values, plus the present one. By default, what rounding of numbers of this tensor's norm may
+        have made is cut off; what is left of terms that cancel is larger, and goes with an ``atol`` of their size.
 
         Args:
             rtol: Tolerance beside the norm.
@@ -286,6 +319,47 @@ class HT:
         share = torch.finfo(given.tensors[0].dtype).eps * len(given.tensors) if rtol is None and atol is None else real("rtol", rtol or 0.0)
         budget = max(share * size, real("atol", atol or 0.0))
         return _Truncation(given, budget, most).result()
+
+
+def _listed(name: str, given: Any) -> list[Any]:
+    try:
+        return list(given)
+    except TypeError:
+        raise TypeError(f"{name} must be a sequence of arrays; got {type(given).__name__}") from None
+
+
+def _alike(given: Sequence[Any]) -> tuple[Tensor, ...]:
+    """Tensors of one floating type, the smallest that holds them all, on one device."""
+    tensors = [as_tensor(f"tensor {place}", tensor) for place, tensor in enumerate(given)]
+    if len({tensor.device for tensor in tensors}) > 1:
+        raise ValueError(f"tensors must be on one device; got {', '.join(sorted({str(tensor.device) for tensor in tensors}))}")
+    dtype = reduce(torch.promote_types, (tensor.dtype for tensor in tensors), torch.bool)
+    if not (dtype.is_floating_point or dtype.is_complex):
+        dtype = torch.get_default_dtype()
+    return tuple(tensor.to(dtype) for tensor in tensors)
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """The tensor in a type that can be decomposed.
+
+    Example:
+        >>> at_least_float32(torch.ones(1, dtype=torch.bfloat16)).dtype
+        torch.float32
+    """
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def _warn_of_dependent_columns(factor: Tensor) -> None:
+    """Warns where a triangular factor is singular to rounding, and gradients go through it."""
+    if not factor.requires_grad or not factor.numel():
+        return
+    diagonal = factor.detach().diagonal().abs()
+    if diagonal.min() <= torch.finfo(factor.dtype).eps * len(diagonal) * diagonal.max():
+        warnings.warn(
+            "columns depend on each other, so that gradients through their orthogonalisation do not exist; truncate without them first",
+            DependentColumnsWarning,
+            stacklevel=4,
+        )
 
 
 def _decompositions(given: HT) -> Iterator[tuple[int, Tensor, Tensor]]:

@@ -158,3 +158,21 @@ class TestCommand:
         for path in (tmp_path, tmp_path / "absent", tmp_path / "config.json"):
             assert main(["locality", str(path)]) == 2
             assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_receptive_field_before_a_layer_that_works_in_place():
+    images, fields = torch.randn(4, 1, 9, 9), []
+    for inplace in (False, True):
+        torch.manual_seed(0)
+        convolution = nn.Conv2d(1, 3, 3)
+        model = nn.Sequential(convolution, nn.ReLU(inplace=inplace), nn.Flatten(), nn.Linear(3 * 49, 1))
+        fields.append(effective_receptive_field(model, images, convolution).energy)
+    torch.testing.assert_close(*fields)
+
+
+def test_regions_that_share_places_and_outputs_that_are_not_finite_have_no_separation():
+    images = torch.rand(3, 1, 4, 4)
+    with pytest.raises(ValueError, match="region_i and region_j must be disjoint"):
+        estimated_separation(lambda x: x.flatten(1).sum(1), images, Region(0, 0, 2, 2), Region(1, 1, 2, 2))
+    with pytest.raises(ValueError, match="the output must be finite"):
+        estimated_separation(lambda x: x.flatten(1).sum(1) / 0, images, Region(0, 0, 1, 1), Region(2, 2, 1, 1))

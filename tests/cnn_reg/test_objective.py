@@ -8,9 +8,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from training_cases import SIZE, draw, make_config, make_model
 
 from cnn_reg import gradient_direction_penalty
-from cnn_reg.training.distributed import Processes
 from cnn_reg.training.metrics import Tally
 from cnn_reg.training.objective import StepPlan, accumulate_gradients, evaluate
+from tensornet.distributed import Processes
 
 
 def batch(count):

@@ -13,7 +13,7 @@ import torch.multiprocessing as mp
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cnn_reg import PenaltyInfo, Region, gradient_direction_penalty, resnet18, sample_disjoint_regions
+from cnn_reg import PenaltyInfo, Region, gradient_direction_penalty, resnet18, sample_disjoint_regions, twice_differentiable
 
 LEFT, RIGHT = Region(1, 0, 2, 2), Region(0, 3, 3, 2)  # of images of 4 x 5
 
@@ -316,7 +316,7 @@ def test_infinite_gradients_are_left_out_and_counted():
     assert (info.nonfinite_gradients, info.zero_gradients, info.samples) == (1, 0, 3)
 
 
-@pytest.mark.parametrize("factor", [1e-30, 1e30])
+@pytest.mark.parametrize("factor", [1e-15, 1e30])
 def test_the_scale_of_the_output_does_not_matter(factor):
     model, x = Smooth(normalised=False), torch.randn(4, 1, 6, 6)
     values = [gradient_direction_penalty(model, x, [0, 1, 6, 7], [20, 21], output=lambda f, c=c: c * f.flatten())[0] for c in (1, factor)]
@@ -324,6 +324,20 @@ def test_the_scale_of_the_output_does_not_matter(factor):
     gradients = [torch.autograd.grad(value, model.layers[0].weight)[0] for value in values]
     assert gradients[0].abs().max() > 1e-4
     torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("factor", [1e-16, 1e-22, 1e-30, 1e-35])
+@pytest.mark.parametrize("change", [lambda network: network, twice_differentiable], ids=["plain", "twice"])
+def test_vanishing_outputs_never_make_a_gradient_that_is_not_finite(change, factor):
+    torch.manual_seed(0)
+    model = change(resnet18(in_channels=1, width=0.125))
+    penalty, info = gradient_direction_penalty(
+        model, torch.randn(4, 1, 32, 32), Region(2, 2, 4, 4), Region(20, 20, 4, 4), output=lambda logits: factor * logits.flatten()
+    )
+    assert info.samples in (0, 4)
+    assert (info.samples == 4) == (factor == 1e-16)
+    penalty.backward()
+    assert all(weight.grad is None or weight.grad.isfinite().all() for weight in model.parameters())
 
 
 def test_a_batch_of_one_is_skipped():
@@ -444,3 +458,17 @@ def test_two_processes_give_the_gradient_of_one(tmp_path: Path):
     for name, weight in model.named_parameters():
         torch.testing.assert_close(found[0][name], weight.grad / 2, rtol=1e-10, atol=1e-13)
         assert torch.equal(found[0][name], found[1][name])
+
+
+def test_a_mask_of_nested_lists_is_one_region_and_a_list_of_masks_several():
+    images = torch.randn(4, 1, 6, 6)
+    mask, other = torch.zeros(6, 6, dtype=torch.bool), torch.zeros(6, 6, dtype=torch.bool)
+    mask[0, :3], other[4, 2:] = True, True
+    torch.manual_seed(0)
+    model = Smooth()
+    expected, _ = gradient_direction_penalty(model, images, mask, other)
+    found, info = gradient_direction_penalty(model, images, mask.tolist(), other.tolist())
+    assert info.cosines.shape == (1, 4)
+    torch.testing.assert_close(found, expected)
+    _, info = gradient_direction_penalty(model, images, [mask.tolist(), other.tolist()], [other.tolist(), mask.tolist()])
+    assert info.cosines.shape == (2, 4)

@@ -60,7 +60,7 @@ def test_a_complete_run_is_not_trained_again(tmp_path, capsys):
     assert main([*arguments, "--resume"]) == 0
     assert "is complete" in capsys.readouterr().out
     assert main(arguments) == 2
-    assert capsys.readouterr().err.endswith("run holds a run already; resume it, or give another folder\n")
+    assert capsys.readouterr().err.endswith("run holds a run already; resume it (--resume), or give another folder\n")
 
 
 def test_another_configuration_is_refused_with_the_fields_that_differ(tmp_path, capsys):

@@ -34,5 +34,21 @@ def test_layers_stay_the_same_objects():
     assert twice_differentiable(network) is network
     assert all(layer is before[name] for name, layer in network.named_modules())
     assert list(network.state_dict()) == list(state)
-    assert type(network.layer2[0].conv1) is DropoutConv2d
-    assert not any(type(layer) in (nn.Conv2d, nn.BatchNorm2d) for layer in network.modules())
+    assert isinstance(network.layer2[0].conv1, DropoutConv2d)
+    assert not any(type(layer) in (nn.Conv2d, nn.BatchNorm2d, DropoutConv2d) for layer in network.modules())
+
+
+def test_dropout_before_a_convolution_keeps_its_numbers_and_has_the_closed_form():
+    torch.manual_seed(0)
+    plain = resnet18(in_channels=1, dropout=0.3, width=0.125).double()
+    twice = twice_differentiable(copy.deepcopy(plain))
+    kinds = [type(layer).__name__ for layer in twice.modules()]
+    assert kinds.count("TwiceDropoutConv2d") == 3
+    assert "Conv2d" not in kinds
+    images, found = torch.randn(4, 1, 32, 32, dtype=torch.float64), []
+    for network in (plain, twice):
+        torch.manual_seed(1)
+        penalty, _ = gradient_direction_penalty(network, images, Region(0, 0, 4, 4), Region(20, 20, 4, 4))
+        found.append([penalty, *torch.autograd.grad(penalty, [network.conv1.weight, network.layer2[0].conv1.weight])])
+    for mine, other in zip(*found):
+        torch.testing.assert_close(mine, other)

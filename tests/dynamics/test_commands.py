@@ -68,7 +68,7 @@ def test_ctrl_c_and_resume(folder, capsys, monkeypatch):
     assert call(*arguments) == 130
     assert "Interrupted at step 21; the same command with --resume goes on." in capsys.readouterr().out
     assert call(*arguments) == 2
-    assert "holds a run already; resume it, or give another folder" in capsys.readouterr().err
+    assert "holds a run already; resume it (--resume), or give another folder" in capsys.readouterr().err
     assert call(*arguments, "--resume") == 0
     assert [record["step"] for record in read_records("run/metrics.jsonl")] == list(range(0, 61, 10))
 

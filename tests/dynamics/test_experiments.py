@@ -53,7 +53,7 @@ def test_fields_are_overridden_in_their_types():
         ({"ranks": "0"}, "ranks must be at least 1; got 0"),
         ({"mode_sizes": "8,8"}, "mode_sizes needs one size per mode; got 2 for 4 modes"),
         ({"matricizations": "0,1,2,3"}, "a matricization needs some, not all, of the modes 0 to 3"),
-        ({"optimizer": "sgd"}, "optimizer must be one of group_rmsprop, gd, momentum, adam; got 'sgd'"),
+        ({"optimizer": "sgd"}, "optimizer must be one of group_rmsprop, gd, momentum, adam, flow; got 'sgd'"),
         ({"loss": "l3"}, "loss must be one of"),
         ({"tree": "((0,1),2"}, "a tree is written as nested parentheses"),
         ({"init_std": "nan"}, "init_std must be like"),

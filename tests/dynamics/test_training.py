@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from tensornet.contraction.execute import contract
 from tensornet.dynamics.experiments import OPTIMIZERS, experiment
+from tensornet.dynamics.flow import gradient_flow
 from tensornet.dynamics.training import Training
 from tensornet.files.partial import write
 
@@ -62,7 +64,16 @@ def test_a_seed_gives_the_same_run_and_another_seed_another():
     assert first != third
 
 
-@pytest.mark.parametrize("settings", [{}, {"batch": "20", "noise": "1e-4"}, {"optimizer": "adam"}, {"optimizer": "momentum", "lr": "0.1"}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"batch": "20", "noise": "1e-4"},
+        {"optimizer": "adam"},
+        {"optimizer": "momentum", "lr": "0.1"},
+        {"optimizer": "flow", "dtype": "float64"},
+    ],
+)
 def test_a_resumed_run_ends_in_the_same_bits(settings):
     chosen = small(max_steps="60", **settings)
     whole, first, second = Training(chosen), Training(chosen), Training(chosen)
@@ -80,7 +91,7 @@ def test_a_resumed_run_ends_in_the_same_bits(settings):
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 def test_every_optimizer_lowers_the_loss(name):
-    chosen = small(max_steps="300", optimizer=name, init_std="0.3", lr="0.05" if name in ("gd", "momentum") else "0.01")
+    chosen = small(max_steps="300", dtype="float64", optimizer=name, init_std="0.3", lr="0.05" if name in ("gd", "momentum") else "0.01")
     records = list(Training(chosen).run())
     assert records[-1]["loss"] < 0.8 * records[0]["loss"]
 
@@ -123,3 +134,32 @@ def test_a_state_of_another_experiment_is_refused():
         Training(small()).load(Training(small(ranks="9")).state())
     with pytest.raises(ValueError, match="the checkpoint does not belong to this experiment"):
         Training(small()).load({"step": 3})
+
+
+def test_gradient_flow_is_a_choice():
+    """Beside the solver's own integration, and with the invariant of Lemma 2, which gradient descent only keeps for small steps."""
+    chosen = small(optimizer="flow", dtype="float64", init_std="0.3", max_steps="40")
+    training = Training(chosen)
+    start = [weight.detach().clone() for weight in training.parameters]
+    before = training.htf.unbalancedness()
+    assert before > 0.1
+    records = list(training.run())
+    elapsed = training.optimizer.param_groups[0]["time"]
+    assert elapsed > 0
+    assert records[-1]["loss"] < records[0]["loss"]
+    root = training.htf.weight_list()[-1].detach()
+    places, values = tuple(training.problem.observations.indices.T), training.problem.values
+
+    def objective(weights):
+        return (contract(training.htf.shape, [*weights, root])[places] - values).square().mean()
+
+    expected = gradient_flow(objective, start, [elapsed], rtol=1e-9, atol=1e-12).weights[0]
+    for weight, other in zip(training.parameters, expected):
+        assert torch.allclose(weight.detach(), other, rtol=1e-4, atol=1e-6)
+    assert torch.isclose(training.htf.unbalancedness(), before, atol=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{}, {"dtype": "float64", "batch": "20"}, {"dtype": "float64", "noise": "1e-3"}])
+def test_gradient_flow_is_exact_or_refused(settings):
+    with pytest.raises(ValueError, match="gradient flow needs dtype float64, batch 0 and noise 0"):
+        small(optimizer="flow", **settings)

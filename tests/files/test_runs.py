@@ -34,7 +34,7 @@ def test_a_folder_without_a_run_may_hold_other_files(tmp_path):
 
 def test_a_run_is_not_overwritten(tmp_path):
     Run(tmp_path, CONFIG).record(step=1)
-    with pytest.raises(ValueError, match="holds a run already; resume it, or give another folder"):
+    with pytest.raises(ValueError, match=r"holds a run already; resume it \(--resume\), or give another folder"):
         Run(tmp_path, CONFIG)
     assert Run(tmp_path, CONFIG, resume=True).records() == [{"step": 1}]
 
@@ -89,6 +89,32 @@ def test_a_line_cut_short_by_an_interruption_is_left_out(tmp_path, kept):
     assert resumed.restore() == {}
     resumed.record(step=2)
     assert resumed.records() == [{"step": 1}, {"step": 2}]
+
+
+def test_a_configuration_with_which_nothing_was_done_gives_way(tmp_path):
+    Run(tmp_path, CONFIG)
+    Run(tmp_path, {**CONFIG, "seed": 1}).record(step=1)
+    assert read_json(tmp_path / "config.json")["seed"] == 1
+
+
+@pytest.mark.parametrize("content", [[], {}, {"records": "x", "state": {}}, {"records": -1, "state": {}}, {"records": 0, "state": None}])
+def test_a_foreign_checkpoint_costs_no_records(tmp_path, content):
+    Run(tmp_path, CONFIG).record(step=1)
+    write_nested(tmp_path / "checkpoint.safetensors", content, kind="checkpoint")
+    resumed = Run(tmp_path, CONFIG, resume=True)
+    with pytest.raises(ValueError, match=r"checkpoint\.safetensors is no checkpoint of a run"):
+        resumed.restore()
+    assert Run(tmp_path, CONFIG, resume=True).records() == [{"step": 1}]
+
+
+def test_records_stay_until_there_are_new_ones(tmp_path):
+    Run(tmp_path, CONFIG).record(step=1)
+    before = (tmp_path / "metrics.jsonl").read_text()
+    resumed = Run(tmp_path, CONFIG, resume=True)
+    assert resumed.restore() is None
+    assert (tmp_path / "metrics.jsonl").read_text() == before
+    resumed.record(step=2)
+    assert resumed.records() == [{"step": 2}]
 
 
 class Training:
@@ -174,6 +200,9 @@ def test_bad_folders_and_configurations(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config\.json is no JSON file"):
         Run(tmp_path, CONFIG, resume=True)
+    (tmp_path / "config.json").write_text('{"of": "another program"}')
+    with pytest.raises(ValueError, match="holds a run already"):
+        Run(tmp_path, CONFIG)
     (tmp_path / "config.json").write_text("[1]")
     with pytest.raises(ValueError, match=r"has lr = None, got 0\.1"):
         Run(tmp_path, CONFIG, resume=True)

@@ -6,14 +6,14 @@ import json
 import pickle
 import stat
 
-import generators
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from tensornet.files import partial
-from tensornet.files.storage import FORMAT, load, read_json, read_nested, replacing, save, write_json, write_nested
+from tensornet.files.objects import load, save
+from tensornet.files.storage import FORMAT, read_json, read_nested, replacing, write_json, write_nested
 from tensornet.htf import HTF
 from tensornet.tree import ModeTree
 
@@ -82,89 +82,6 @@ class TestNested:
         with pytest.raises(TypeError, match=f"only tensors, numbers, strings .* can be written; got {type(wrong).__name__}"):
             write_nested(path, {"a": [wrong]}, kind="state")
         assert read_nested(path, kind="state") == 1
-
-
-class TestFactorizations:
-    @pytest.mark.parametrize("seed", range(20))
-    def test_round_trip(self, tmp_path, seed):
-        tree, weights = generators.random_case(seed, outputs=1 + seed % 3, dtype=np.complex128 if seed % 4 == 0 else np.float64)
-        htf = HTF.from_weights(tree, weights)
-        save(tmp_path / "a.safetensors", htf)
-        found = load(tmp_path / "a.safetensors")
-        assert (found.tree, found.mode_sizes, found.ranks) == (htf.tree, htf.mode_sizes, htf.ranks)
-        assert all(torch.equal(found.weights[node], htf.weights[node]) for node in tree.nodes)
-        assert all(isinstance(weight, torch.nn.Parameter) and weight.requires_grad for weight in found.parameters())
-
-    @pytest.mark.parametrize(
-        "options",
-        [
-            {"fixed_root": True},
-            {"shared": True},
-            {"shared": True, "fixed_root": True},
-            {"pooling": "max", "activation": "relu"},
-            {"pooling": "mean"},
-            {"dtype": torch.bfloat16, "outputs": 3},
-        ],
-    )
-    def test_all_else_that_makes_up_a_factorization(self, tmp_path, options):
-        htf = HTF(ModeTree.grid((4, 2)), mode_sizes=3, ranks=4, init_std=1.0, **options)
-        save(tmp_path / "a.safetensors", htf)
-        found = load(tmp_path / "a.safetensors")
-        assert (found.fixed_root, found.combination) == (htf.fixed_root, htf.combination)
-        assert [weight.shape for weight in found.parameters()] == [weight.shape for weight in htf.parameters()]
-        indices = torch.randint(3, (20, 8))
-        assert torch.equal(found.entries(indices), htf.entries(indices))
-
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
-    def test_shared_weights_stay_shared_and_frozen_ones_frozen(self, tmp_path, dtype):
-        htf = HTF(ModeTree.perfect(4), ranks=2, shared=True, init_std=1.0, dtype=dtype)
-        htf.weights[(0,)].requires_grad_(False)
-        with torch.no_grad():
-            save(tmp_path / "a.safetensors", htf)
-        found = load(tmp_path / "a.safetensors")
-        assert [(name, weight.requires_grad) for name, weight in found.named_parameters()] == [
-            ("weight_0", False),
-            ("weight_4", True),
-            ("weight_6", True),
-        ]
-        assert torch.equal(found.contract(), htf.contract())
-
-    def test_computed_weights_are_trained(self, tmp_path):
-        htf = HTF(ModeTree.star(3), ranks=2)
-        torch.nn.utils.parametrize.register_parametrization(htf, "weight_0", torch.nn.Tanh())
-        with torch.no_grad():
-            save(tmp_path / "a.safetensors", htf)
-        found = load(tmp_path / "a.safetensors")
-        assert torch.equal(found.weights[(0,)], htf.weights[(0,)])
-        assert all(weight.requires_grad for weight in found.weight_list())
-
-    def test_files_that_do_not_say_which_weights_are_trained(self, tmp_path):
-        path = tmp_path / "a.safetensors"
-        save(path, HTF(ModeTree.star(3)))
-        write_nested(path, {key: value for key, value in read_nested(path, kind="HTF").items() if key != "trained"}, kind="HTF")
-        assert len(list(load(path).parameters())) == 4
-
-    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-    def test_what_could_not_be_loaded_is_not_written(self, tmp_path, value):
-        htf = HTF(ModeTree.star(2), ranks=2)
-        htf.weights[(1,)].data[1, 0] = value
-        with pytest.raises(ValueError, match=rf"the weight of node \(1,\) must be finite; found {value} at \(1, 0\)"):
-            save(tmp_path / "a.safetensors", htf)
-        with pytest.raises(TypeError, match=r"must be .* floating type; got torch.float8_e4m3fn"):
-            save(tmp_path / "a.safetensors", HTF(ModeTree.star(2)).to(torch.float8_e4m3fn))
-        assert not list(tmp_path.iterdir())
-
-    def test_thousands_of_modes(self, tmp_path):
-        htf = HTF(ModeTree.chain(2000), ranks=2)
-        save(tmp_path / "a.safetensors", htf)
-        assert load(tmp_path / "a.safetensors").tree == htf.tree
-
-    def test_only_factorizations(self, tmp_path):
-        with pytest.raises(TypeError, match="save writes an HTF; got dict"):
-            save(tmp_path / "a.safetensors", {})
-        write_nested(tmp_path / "a.safetensors", 1, kind="checkpoint")
-        with pytest.raises(ValueError, match=r"a\.safetensors holds a checkpoint; a HTF is needed"):
-            load(tmp_path / "a.safetensors")
 
 
 class Touch:

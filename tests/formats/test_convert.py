@@ -41,3 +41,10 @@ def test_what_the_format_cannot_hold():
         HTF(ModeTree.star(2), outputs=3).to_ht()
     with pytest.raises(ValueError, match="needs product pooling"):
         HTF(ModeTree.star(2), pooling="max").to_ht()
+
+
+def test_the_type_of_a_cp_decomposition_holds_all_its_parts():
+    htf = HTF.from_cp(np.array([1j, 2.0]), [np.ones((2, 2), dtype=np.float32), np.ones((2, 2))])
+    assert htf.contract().dtype == torch.complex128
+    assert torch.equal(htf.contract(), torch.full((2, 2), 2 + 1j, dtype=torch.complex128))
+    assert HTF.from_cp(np.array([1e-50]), [np.ones((2, 1), dtype=np.float32)]).contract().tolist() == [1e-50, 1e-50]

@@ -9,7 +9,8 @@ import torch
 
 from tensornet.analysis.ranks import hierarchical_rank, hierarchical_singular_values
 from tensornet.formats.hsvd import hsvd
-from tensornet.formats.ht import HT, ToleranceWarning
+from tensornet.formats.ht import HT, DependentColumnsWarning, ToleranceWarning
+from tensornet.htf import HTF
 from tensornet.tree import ModeTree
 
 
@@ -153,3 +154,83 @@ def test_singular_values_need_the_same_tree():
     ht = generators.random_ht(0)
     with pytest.raises(ValueError, match="format of the same tree"):
         hierarchical_singular_values(ht, ModeTree.star(7))
+
+
+def random_ht(tree, rank, dtype=torch.float64, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return HTF(tree, mode_sizes=3, ranks=rank, init_std=1.0, dtype=dtype, generator=generator).to_ht()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [(torch.float32, torch.float64), (torch.float64, torch.complex128), (torch.float32, torch.complex64)]
+)
+def test_sums_and_products_have_the_type_that_holds_both(one, other):
+    left, right = random_ht(ModeTree.perfect(4), 2, one), random_ht(ModeTree.perfect(4), 2, other, seed=1)
+    for total in (left + right, right + left):
+        assert total.contract().dtype == torch.promote_types(one, other)
+        torch.testing.assert_close(total.contract(), left.contract() + right.contract(), rtol=1e-5, atol=1e-5)
+    inner = (left.contract().to(other).conj() * right.contract()).sum()
+    torch.testing.assert_close(left.inner(right), inner, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("factor", [2, 1.5, 1 + 2j, torch.tensor(3.0), np.float64(0.5)])
+def test_multiples_by_any_number(factor):
+    ht = hsvd(random_ht(ModeTree.perfect(4), 3).contract(), ModeTree.perfect(4), max_rank=2, rtol=1.0)
+    assert ht.error_bound > 0
+    for multiple in (ht * factor, factor * ht, ht / (1 / factor)):
+        torch.testing.assert_close(multiple.contract(), ht.contract() * factor)
+        assert type(multiple.error_bound) is float
+        assert multiple.error_bound == pytest.approx(ht.error_bound * abs(complex(factor)))
+
+
+@pytest.mark.parametrize("factor", ["2", random_ht(ModeTree.perfect(4), 2), torch.ones(2)])
+def test_only_by_numbers(factor):
+    with pytest.raises(TypeError):
+        random_ht(ModeTree.perfect(4), 2) * factor
+
+
+def test_the_norm_has_a_gradient_also_where_columns_depend_on_each_other():
+    weights = [torch.randn(3, 2, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    twice = HTF.from_cp(None, weights).to_ht()
+    found = torch.autograd.grad((twice + twice).norm(), weights)
+    expected = torch.autograd.grad(2 * torch.linalg.vector_norm(HTF.from_cp(None, weights).contract()), weights)
+    for mine, other in zip(found, expected):
+        torch.testing.assert_close(mine, other)
+    zero = twice - twice
+    assert all(not gradient.isnan().any() for gradient in torch.autograd.grad(zero.norm(), weights))
+
+
+def test_gradients_through_truncation():
+    tree = ModeTree.perfect(4)
+    start = [tensor.clone().requires_grad_() for tensor in random_ht(tree, 3).tensors]
+    direction = torch.randn(3, 3, 3, 3, dtype=torch.float64)
+
+    def value(*tensors):
+        return (HT(tree, tensors).truncate(max_rank=2, rtol=1.0).contract() * direction).sum()
+
+    assert torch.autograd.gradcheck(value, start)
+
+
+def test_gradients_that_do_not_exist_are_told():
+    tensors = [tensor.clone().requires_grad_() for tensor in random_ht(ModeTree.perfect(4), 2).tensors]
+    ht = HT(ModeTree.perfect(4), tensors)
+    with pytest.warns(DependentColumnsWarning, match="columns depend on each other"):
+        (ht + ht).orthogonalised()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int64])
+def test_decompositions_of_other_types(dtype):
+    tensor = torch.arange(16).reshape(2, 2, 2, 2).to(dtype)
+    ht = hsvd(tensor, ModeTree.perfect(4))
+    assert ht.contract().dtype == torch.float32
+    torch.testing.assert_close(ht.contract(), tensor.float(), rtol=1e-5, atol=1e-4)
+
+
+def test_arrays_and_integers_are_taken():
+    ht = HT.from_tt([np.ones((1, 2, 3)), np.ones((3, 2, 1), dtype=np.float32)])
+    assert ht.tensors[0].dtype == torch.float64
+    assert HT.from_tucker([[1, 0], [0, 2]], [[[1, 0], [0, 1]]] * 2).norm().item() == pytest.approx(5**0.5)
+    with pytest.raises(TypeError, match="cores must be a sequence of arrays; got NoneType"):
+        HT.from_tt(None)
+    with pytest.raises(ValueError, match=r"at least one entry; got the shape \(0, 3\)"):
+        hsvd(np.zeros((0, 3)), ModeTree.star(2))

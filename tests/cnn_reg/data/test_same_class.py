@@ -102,3 +102,13 @@ def test_bad_input(change, message):
     given = {"images": PICTURES, "labels": CLASSES, "num_pairs": 4, "distance": 0}
     with pytest.raises(ValueError, match=message):
         SameClassPairs(**given | change)
+
+
+@pytest.mark.parametrize("size", range(56, 225, 7))
+def test_the_largest_distance_fits_at_every_scale(size):
+    pictures = torch.zeros(4, 1, 32, 32, dtype=torch.uint8)
+    made = SameClassPairs(pictures, torch.arange(4) % 2, 3, 160, scale=size / 224)
+    (_, left, _, width), (_, right, _, _) = made.squares
+    assert left >= 0
+    assert right + width <= made.image_size[1]
+    assert abs((right - left - width) - 160 * size / 224) < 2.5

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from cnn_reg.training.interrupts import SIGNALS, signals
+from tensornet.interrupts import SIGNALS, signals
 
 
 @pytest.mark.parametrize("number", SIGNALS)
