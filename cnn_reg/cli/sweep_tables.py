@@ -157,7 +157,7 @@ def show_end(console: Console, grid: Grid, root: Path, seconds: float) -> bool:
 
 
 def _title(grid: Grid) -> str:
-    return f"{grid.name} ({grid.scale}{f'; {grid.note}' if grid.note else ''})"
+    return f"{grid.name} ({grid.scale}{f'; {grid.remark}' if grid.remark else ''})"
 
 
 def _tally(known: Any) -> str:

@@ -119,11 +119,12 @@ class Grid:
         axes: The values of fields that differ from run to run. The first axis changes slowest.
         variants: Recipes that are compared.
         search: How variants with ranges are tuned.
-        note: What every title and table has to say, such as a stand-in for a data set.
+        note: What every title and table has to say.
 
     Raises:
         TypeError: A value is of the wrong type.
-        ValueError: A field is unknown or given twice, a value is wrong, two variants have one name, or there is nothing to run.
+        ValueError: A field is unknown or given twice, a value is wrong or may be in the search, two variants have one name, or there is
+            nothing to run.
 
     Example:
         >>> grid = Grid("lengths", preset="quick", axes={"seed": (0, 1), "path_length": (3, 5, 7)})
@@ -152,9 +153,26 @@ class Grid:
             twice += [name for name in self.axes if name in self.base]
             if twice:
                 raise ValueError(f"a field is in one of base, axes and variants; got {twice[0]} in several")
-        if self.search is None and any(variant.ranges for variant in self.variants):
+        self._check_search(self.configs()[0])
+
+    def _check_search(self, config: Config) -> None:
+        """Whatever a search may ask for is a valid run."""
+        ranges = [(name, known) for variant in self.variants for name, known in variant.ranges.items()]
+        if ranges and self.search is None:
             raise ValueError("variants with ranges need a search; got none")
-        self.configs()
+        at = {} if self.search is None else dict(self.search.at)
+        for name, known in ranges:
+            if name in at:
+                raise ValueError(f"{name} is tuned, and cannot be set for the search; got {at[name]}")
+            for bound in (known.low, known.high):
+                replace(config, **{**at, name: bound})
+        replace(config, **at)
+
+    @property
+    def remark(self) -> str:
+        """The note, and which data stand in for CIFAR10, if any do."""
+        found = {config.source: None for config in self.configs() if config.dataset == "same-class" and config.source != "cifar10"}
+        return "; ".join(text for text in (self.note, *(f"{source}, not CIFAR10" for source in found)) if text)
 
     def labelled(self) -> list[tuple[str, Config]]:
         """All configurations, each with the name of its variant; one that occurs several times is there once.

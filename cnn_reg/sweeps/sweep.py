@@ -69,7 +69,7 @@ def write_listing(
         [0, 1]
     """
     root.mkdir(parents=True, exist_ok=True)
-    known = {"name": grid.name, "scale": grid.scale, "note": grid.note, "version": __version__, "chosen": chosen or {}}
+    known = {"name": grid.name, "scale": grid.scale, "note": grid.remark, "version": __version__, "chosen": chosen or {}}
     write_json(root / LISTING, {**known, "trials": [_entry(root, *run) for run in trials], "runs": [_entry(root, *run) for run in runs]})
 
 

@@ -43,6 +43,15 @@ def test_presets_know_the_recipes_of_data_and_networks():
         ({"variants": (Variant("a"), Variant("a"))}, "variants need names of their own; got ['a', 'a']"),
         ({"variants": ()}, "variants need names of their own; got []"),
         ({"variants": (Variant("a", ranges=DECAY),)}, "variants with ranges need a search; got none"),
+        (
+            {"variants": (Variant("a", ranges=DECAY),), "search": Search(3, {"weight_decay": 0.1})},
+            "weight_decay is tuned, and cannot be set for the search; got 0.1",
+        ),
+        (
+            {"variants": (Variant("a", ranges={"dropout": Range(0.1, 1.5, 0.3)}),), "search": Search(3, {})},
+            "dropout must be at least 0 and below 1.0; got 1.5",
+        ),
+        ({"search": Search(3, {"path_length": 2})}, "path_length must be from 3 to 20; got 2"),
         ({"preset": "papr"}, "unknown preset 'papr' (did you mean paper?)"),
         ({"base": {"path_length": 2}}, "path_length must be from 3 to 20; got 2"),
     ],
@@ -97,3 +106,11 @@ def test_tuned_values_take_the_place_of_ranges():
     tuned = grid.tuned({"a": {"weight_decay": 0.02}})
     assert [(name, config.weight_decay, config.coefficient) for name, config in tuned.labelled()] == [("a", 0.02, 0.0), ("b", 0.0, 3.0)]
     assert tuned.search is None
+
+
+def test_a_stand_in_is_named_whoever_asks_for_it():
+    grid = Grid("g", base={"dataset": "same-class"}, note="a try")
+    assert grid.remark == "a try"
+    assert grid.override({"source": ("digits",)}).remark == "a try; digits, not CIFAR10"
+    assert grid.override({"source": ("digits",)}).override({"source": ("cifar10",)}).remark == "a try"
+    assert Grid("g", base={"source": "digits"}).remark == ""  # of Pathfinder, which has no source

@@ -52,7 +52,7 @@ def test_every_sweep_has_every_size(name, scale):
     assert len(configs) == len({config.seed for config in configs}) * len([c for c in configs if c.seed == 0])
     stand_in = {config.source for config in configs} == {"digits"}
     assert stand_in == (name.endswith("same-class") and scale == "small")
-    assert ("not CIFAR10" in grid.note) == stand_in
+    assert ("not CIFAR10" in grid.remark) == stand_in
 
 
 def test_seeds_change_slowest_so_that_a_part_of_a_sweep_is_a_whole_figure():
