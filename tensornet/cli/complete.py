@@ -110,7 +110,9 @@ def add_command(commands: Any) -> None:
         metavar="F",
         help="keep only this share of the known entries (pixels), and report the error on the others (default for the photograph 0.3)",
     )
-    parser.add_argument("--tree", type=tree, metavar="TREE", help="nested modes, such as ((0,1),(2,3)) (default balanced)")
+    parser.add_argument(
+        "--tree", type=tree, metavar="TREE", help="nested modes, such as ((0,1),(2,3)) (default: a star up to order 3, else balanced)"
+    )
     parser.add_argument(
         "--ranks",
         type=positive,
@@ -191,7 +193,7 @@ def _complete(arguments: Any, console: Console, joined: Processes, place: torch.
         if arguments.out:
             _write(arguments.out, data.known, completer)
             console.print(f"The result is in {arguments.out}.", highlight=False, soft_wrap=True)
-        if data.known and len(data.hidden[1]) and not completer.interrupted_:
+        if data.known and len(data.hidden[1]):
             _report(data.known, data.hidden, completer, seconds, arguments, console)
 
     joined.together(end if joined.rank == 0 else (lambda: None))
@@ -318,13 +320,13 @@ def _write(path: Path, known: Partial | None, completer: TensorCompleter) -> Non
 
 
 def _report(known: Partial, hidden: Entries, completer: TensorCompleter, seconds: float, arguments: Any, console: Console) -> None:
-    """Prints how well the hidden entries were predicted, beside TensorLy's best."""
+    """Prints how well the hidden entries were predicted, beside TensorLy's best unless the training was interrupted."""
     measure, name = (_psnr, "PSNR on hidden pixels") if known.kind == "picture" else (_r_squared, "R^2 on hidden entries")
     table = Table("method", "setting", name, "time", title_justify="left")
     quality = measure(completer.predict(hidden[0]).cpu().numpy(), hidden[1])
     table.add_row("tensornet", f"rank {max(completer.htf_.ranks.values())}", f"{quality:.2f}", f"{seconds:.1f} s")
     for method, settings in (
-        {} if arguments.no_peers else peers.completions(known.sizes, known.indices, known.values, arguments.seed)
+        {} if arguments.no_peers or completer.interrupted_ else peers.completions(known.sizes, known.indices, known.values, arguments.seed)
     ).items():
         found = []
         for setting, complete in settings:

@@ -26,6 +26,7 @@ from tensornet.files.storage import read_json
 
 SHOWN = 6  # components shown live
 FIGURE = "figure.png"
+LINES = 20.0  # seconds between lines of progress where there is no terminal
 
 
 def add_command(commands: Any) -> None:
@@ -115,11 +116,16 @@ def _folders(out: Path, settings: Mapping[str, str], sweep: Sequence[tuple[str, 
 def _run_one(console: Console, one: Experiment, folder: Path, arguments: Any) -> bool:
     """Runs one experiment; false when it was interrupted."""
     console.print(_headline(one), highlight=False, soft_wrap=True)
-    start = time.perf_counter()
+    start = said = time.perf_counter()
     with Live(console=console, refresh_per_second=4) as live:
 
         def watch(training: Training, records: list[dict[str, Any]]) -> None:
-            live.update(_view(records, time.perf_counter() - start, training.step, max(8, min(WIDTH, console.width - 30))))
+            nonlocal said
+            now = time.perf_counter()
+            live.update(_view(records, now - start, training.step, max(8, min(WIDTH, console.width - 30))))
+            if not console.is_terminal and now - said > LINES:
+                console.print(_status(records, now - start, training.step), highlight=False, soft_wrap=True)
+                said = now
 
         training = run_experiment(one, folder, device=arguments.device, resume=arguments.resume, watch=watch)
     if not console.is_terminal:
@@ -147,12 +153,21 @@ def _headline(one: Experiment) -> str:
 def _view(records: Sequence[Mapping[str, Any]], seconds: float, step: int, width: int) -> RenderableType:
     """The largest components over the records as lines of bars, the number learned so far, loss and error."""
     last = records[-1]
-    what = "norms" if last["norms"] else "singular"
-    name = list(last[what])[-1 if what == "norms" else 0]
+    what, name = _shown(last)
     curves = [[record[what][name][place] for record in records] for place in range(min(SHOWN, len(last[what][name])))]
     top = max(curves[0])
     rows = [Text(f"{place:2}  {sparkline(curve, top, width):{width}}  {curve[-1]:.3g}") for place, curve in enumerate(curves, 1)]
     title = f"{'local components' if what == 'norms' else 'singular values'} at {name}"
-    count = len(learned(records, what, name).values)
-    status = f"step {step}, loss {last['loss']:.2e}, reconstruction error {last['error']:.4f}, {count} above threshold, {seconds:.0f} s"
-    return Group(Text(title), *rows, Text(status))
+    return Group(Text(title), *rows, Text(_status(records, seconds, step)))
+
+
+def _shown(record: Mapping[str, Any]) -> tuple[str, str]:
+    """What of a record is shown: local components of the root, or singular values where there are none."""
+    what = "norms" if record["norms"] else "singular"
+    return what, list(record[what])[-1 if what == "norms" else 0]
+
+
+def _status(records: Sequence[Mapping[str, Any]], seconds: float, step: int) -> str:
+    last = records[-1]
+    count = len(learned(records, *_shown(last)).values)
+    return f"step {step}, loss {last['loss']:.2e}, reconstruction error {last['error']:.4f}, {count} above threshold, {seconds:.0f} s"

@@ -16,6 +16,7 @@ from tensornet.distributed import Processes
 from tensornet.files.runs import Run
 
 SECONDS = 2.0  # at least, between checkpoints
+LINES = 20.0  # seconds between lines of progress where there is no terminal for a bar
 
 
 def learn(
@@ -53,12 +54,15 @@ def learn(
     columns = ("[progress.description]{task.description}", BarColumn(), "{task.completed}/{task.total}", "{task.fields[errors]}")
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task("learning", total=completer.steps, errors="", completed=state["step"] if state else 0)
-        saved = time.perf_counter()
+        saved = said = time.perf_counter()
 
         def show(seen: Seen) -> None:
-            nonlocal saved
+            nonlocal saved, said
             held_out = "" if seen.held_out is None else f", held out {seen.held_out:.4f}"
             bar.update(task, completed=seen.step, errors=f"loss {seen.loss:.4f}{held_out}")
+            if not console.is_terminal and time.perf_counter() - said > LINES:
+                console.print(f"step {seen.step} of {seen.steps}: loss {seen.loss:.4f}{held_out}", highlight=False)
+                said = time.perf_counter()
             if store:
                 store.record(step=seen.step, loss=seen.loss, held_out=seen.held_out)
                 if seen.step == seen.steps or time.perf_counter() - saved > SECONDS:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -18,6 +15,7 @@ from tensornet.dynamics.experiments import Experiment
 from tensornet.dynamics.report import summarise
 from tensornet.dynamics.training import Training, true_ranks
 from tensornet.files.runs import Run
+from tensornet.interrupts import signals
 
 CHECKPOINT_SECONDS = 20.0  # between checkpoints
 
@@ -30,7 +28,7 @@ def run_experiment(
     resume: bool = False,
     watch: Callable[[Training, list[dict[str, Any]]], None] | None = None,
 ) -> Training:
-    """Runs an experiment to its end, or to Ctrl-C, after which it can be resumed.
+    """Runs an experiment to its end, or to Ctrl-C or SIGTERM, after which it can be resumed.
 
     Args:
         experiment: What to do.
@@ -58,8 +56,8 @@ def run_experiment(
     if state is not None:
         training.load(state)
     records, saved = run.records(), time.monotonic()
-    with _interruptible(training):
-        for record in training.run():
+    with signals() as arrived:
+        for record in training.run(lambda: bool(arrived())):
             run.record(**record)
             records.append(record)
             if watch:
@@ -82,16 +80,3 @@ def run_experiment(
             machine=platform.processor() or platform.machine(),
         )
     return training
-
-
-@contextmanager
-def _interruptible(training: Training) -> Iterator[None]:
-    """Within the block, Ctrl-C ends the training after its present step, so that what is saved is whole."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread is told of signals
-        return
-    before = signal.signal(signal.SIGINT, lambda *_: setattr(training, "interrupted", True))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

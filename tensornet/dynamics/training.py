@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -33,7 +33,6 @@ class Training:
         step: Steps done.
         seconds: Time that they took, records included.
         ended: Why the run has ended: ``"converged"``, ``"max_steps"``, ``"diverged"``, or ``""`` while it goes on.
-        interrupted: Set it, from a signal handler or another thread, to end the loop after the present step.
 
     Example:
         >>> from tensornet.dynamics.experiments import experiment
@@ -62,10 +61,12 @@ class Training:
         self.parameters = list(self.htf.parameters())
         self.closure = self._gradients if experiment.optimizer == "flow" else None
         self.optimizer = OPTIMIZERS[experiment.optimizer](self.parameters, lr=experiment.lr)
-        self.step, self.calm, self.seconds, self.ended, self.interrupted = 0, 0, 0.0, "", False
+        self.step, self.calm, self.seconds, self.ended = 0, 0, 0.0, ""
 
-    def run(self) -> Iterator[dict[str, Any]]:
-        """Trains to the end, and yields a record at every step that is recorded, the first and the last included, unless it diverged.
+    def run(self, stopping: Callable[[], bool] = lambda: False) -> Iterator[dict[str, Any]]:
+        """Trains to the end, or until ``stopping``, which is asked before every step, says so.
+
+        A record is yielded at every step that is recorded, the first and the last included, unless it diverged.
 
         A record holds ``step``, ``loss`` (of that step's batch), ``lr`` (the size of the step) and what
         :func:`tensornet.dynamics.measures.measure` gives, all before the step is done. Whenever a record has been yielded,
@@ -78,7 +79,7 @@ class Training:
             (0, 1.0)
         """
         experiment = self.experiment
-        while not self.ended and not self.interrupted:
+        while not self.ended and not stopping():
             start = time.perf_counter()
             loss = self._gradients()
             self.calm = self.calm + 1 if loss < experiment.stop_loss else 0
