@@ -110,9 +110,7 @@ def add_command(commands: Any) -> None:
         metavar="F",
         help="keep only this share of the known entries (pixels), and report the error on the others (default for the photograph 0.3)",
     )
-    parser.add_argument(
-        "--tree", type=tree, metavar="TREE", help="nested modes, such as ((0,1),(2,3)) (default: a star up to order 3, else balanced)"
-    )
+    parser.add_argument("--tree", type=tree, metavar="TREE", help="such as ((0,1),(2,3)) (default: a star up to order 3, else balanced)")
     parser.add_argument(
         "--ranks",
         type=positive,

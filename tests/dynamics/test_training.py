@@ -111,9 +111,7 @@ def test_divergence_ends_a_run():
 
 def test_an_interruption_ends_the_loop_after_a_whole_step():
     training = Training(small(max_steps="100"))
-    steps = []
-    for record in training.run(lambda: len(steps) == 2):
-        steps.append(record["step"])
+    steps = [record["step"] for record in training.run(lambda: training.step == 11)]
     assert steps == [0, 10]
     assert training.ended == ""
     assert training.step == 11
