@@ -66,9 +66,10 @@ class Training:
     def run(self, stopping: Callable[[], bool] = lambda: False) -> Iterator[dict[str, Any]]:
         """Trains to the end, or until ``stopping``, which is asked before every step, says so.
 
-        A record is yielded at every step that is recorded, the first and the last included, unless it diverged. It holds ``step``, ``loss`` (of that step's batch), ``lr`` (the size of the step) and what
-        :func:`tensornet.dynamics.measures.measure` gives, all before the step is done. Whenever a record has been yielded,
-        :meth:`state` is one from which :meth:`load` continues in the same bits.
+        A record is yielded at every step that is recorded, the first and the last included, unless it diverged. It holds ``step``,
+        ``loss`` (of that step's batch), ``lr`` (the size of the step) and what :func:`tensornet.dynamics.measures.measure` gives, all
+        before the step is done. Whenever a record has been yielded, :meth:`state` is one from which :meth:`load` continues in the same
+        bits.
 
         Example:
             >>> from tensornet.dynamics.experiments import experiment
