@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Iterator
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+collect_ignore = [] if importlib.util.find_spec("PySide6") else ["browser_program.py"]  # whose documentation is looked through for examples
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
