@@ -39,7 +39,7 @@ class GradientFlow(torch.optim.Optimizer):
         ...     return loss.item()
         >>> for _ in range(3):
         ...     _ = flow.step(closure)
-        >>> abs(weight.item() - np.exp(-flow.param_groups[0]["time"])) < 1e-6
+        >>> bool(abs(weight.item() - np.exp(-flow.param_groups[0]["time"])) < 1e-6)
         True
     """
 

@@ -60,7 +60,7 @@ class Run:
 
     def _nothing_done(self, path: Path) -> bool:
         """Whether the folder holds no more than the configuration of a run of this kind, as one that failed at once leaves behind."""
-        if any((self.folder / name).exists() for name in (RECORDS, CHECKPOINT, SUMMARY)):
+        if any(other.name != CONFIG and not other.name.startswith(".") for other in self.folder.iterdir()):
             return False
         found = storage.read_json(path)
         return isinstance(found, dict) and found.keys() == self.config.keys()

@@ -97,6 +97,13 @@ def test_a_configuration_with_which_nothing_was_done_gives_way(tmp_path):
     assert read_json(tmp_path / "config.json")["seed"] == 1
 
 
+def test_a_configuration_beside_other_files_stays(tmp_path):
+    Run(tmp_path, CONFIG)
+    (tmp_path / "piece").write_text("made with it")
+    with pytest.raises(ValueError, match="has seed = 0, got 1"):
+        Run(tmp_path, {**CONFIG, "seed": 1}, resume=True)
+
+
 @pytest.mark.parametrize("content", [[], {}, {"records": "x", "state": {}}, {"records": -1, "state": {}}, {"records": 0, "state": None}])
 def test_a_foreign_checkpoint_costs_no_records(tmp_path, content):
     Run(tmp_path, CONFIG).record(step=1)
