@@ -55,14 +55,13 @@ class _Convolve(Function):
         # There is no function of a bias that is none.
         wanted = [may and _asked_for(node) for may, (node, _) in zip(ctx.needs_input_grad[:3], ctx.next_functions)]
         wanted += [False] * (3 - len(wanted))
-        window: Window | None = ctx.window
-        within = window is not None and _asked_for(window.node)
-        if within:  # nothing else of the images is a variable, unless their own gradient is asked for
+        window: Window | None = ctx.window if ctx.window is not None and _asked_for(ctx.window.node) else None
+        if window is not None:  # nothing else of the images is a variable, unless their own gradient is asked for
             wanted[0] = False
         gx, gw, gb = _ConvolveBackward.apply(gy, x, weight, ctx.bias, ctx.options, wanted) if any(wanted) else (None, None, None)
         # Values that have meanwhile become constants, as they do once their gradient is taken, need no second one.
-        if within and window.values.requires_grad:  # type: ignore[union-attr]
-            gx = _at_window(gy, x, weight, ctx.options, window.box)  # type: ignore[union-attr]
+        if window is not None and window.values.requires_grad:
+            gx = _at_window(gy, x, weight, ctx.options, window.box)
         return gx, gw, gb, None, None
 
 
