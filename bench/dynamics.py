@@ -8,6 +8,8 @@ them the work, stay the same. Two peers leave gradients to torch's automatic dif
   end matrix times a matrix of zeros and a one.
 - The same arithmetic at the rate of matrix products: node by node, one product of children and one matrix product; for matrices the
   end matrix and a gather.
+
+On a CUDA device a second table has the step replayed as a graph, as training does it, over the time of its kernels alone.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import argparse
 import datetime
 import json
 import sys
+import time
 from collections.abc import Callable, Sequence
 from functools import reduce
 from pathlib import Path
@@ -26,6 +29,7 @@ from torch import Tensor
 from bench.contestants import Contestant, relative_error
 from bench.hardware import describe
 from bench.timing import race
+from tensornet.dynamics.blocks import Blocks
 from tensornet.dynamics.experiments import experiment
 from tensornet.dynamics.observations import Entries
 from tensornet.dynamics.training import Training
@@ -39,7 +43,7 @@ def ours(training: Training) -> Callable[[], Sequence[Tensor]]:
     """The library's own step."""
 
     def run() -> Sequence[Tensor]:
-        loss = training.objective.backward()
+        loss = training.objective.backward().item()
         training.optimizer.step()
         return (torch.tensor(loss), *(weight.grad for weight in training.parameters if weight.grad is not None))
 
@@ -74,7 +78,7 @@ def peer(training: Training, predictor: Callable[[Training, Sequence[Tensor]], C
 def published(training: Training, weights: Sequence[Tensor]) -> Callable[[], Tensor]:
     """The predictions in the published formulation."""
     if training.experiment.kind == "matrix":
-        observed = torch.zeros(len(training.problem.values), *training.experiment.mode_sizes)
+        observed = torch.zeros(len(training.problem.values), *training.experiment.mode_sizes, device=weights[0].device)
         observed[(torch.arange(len(observed)), *_columns(training))] = 1
         return lambda: (observed * _end_matrix(weights).unsqueeze(0)).sum((1, 2))
     tree, vectors = training.htf.tree, torch.stack(_vectors(training, weights[0].dtype), 1)
@@ -125,22 +129,44 @@ def _end_matrix(weights: Sequence[Tensor]) -> Tensor:
     return torch.linalg.multi_dot([first, *(weight.T for weight in reversed(between)), last.T])
 
 
+def replayed(training: Training, steps: int = 200) -> tuple[float, float]:
+    """Seconds of a step that a CUDA graph replays, and of its kernels alone as torch's profiler counts them."""
+
+    def step() -> Tensor:
+        loss = training.objective.backward()
+        training.optimizer.step()
+        return loss
+
+    step()
+    kept = [value for value in training.optimizer.param_groups[0].values() if isinstance(value, Tensor)]
+    blocks = Blocks(step, [*training.parameters, *kept], steps)
+    blocks.run(steps)
+    start = time.perf_counter()
+    blocks.run(steps)
+    seconds = time.perf_counter() - start
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        blocks.run(steps)
+    kernels = sum(event.self_device_time_total for event in profile.key_averages()) * 1e-6
+    return seconds / steps, kernels / steps
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     parser = argparse.ArgumentParser(prog="python -m bench.dynamics", description="Training steps of the paper's figures.")
     parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help=f"rounds of timing (default {ROUNDS})")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of torch")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), metavar="D", help="where to compute (default: cpu)")
     parser.add_argument("--init-std", default="0.1", metavar="S", help="of the weights; small ones make products that are no longer normal")
     parser.add_argument("--out", type=Path, metavar="FILE", help="rows are appended here; default: bench/results/dynamics.jsonl")
     options = parser.parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
-    cpu = torch.device("cpu")
-    common = {"date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"), **describe(cpu)}
+    device = options.device
+    common = {"date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"), **describe(device)}
     print("| experiment | tensornet, ms | published, ms | node by node, ms | published / tensornet | node by node / tensornet |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for name in NAMES:
-        training = Training(experiment(name, {"lr": "0", "init_std": options.init_std}))
+        training = Training(experiment(name, {"lr": "0", "init_std": options.init_std}), device)
         runs = {"ours": ours(training), "published": peer(training, published), "nodewise": peer(training, nodewise)}
         expected = [tensor.clone() for tensor in runs["ours"]()]
         for label in ("published", "nodewise"):
@@ -149,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"bench: {name}: the steps ours and {label} differ by {error:.1e}", file=sys.stderr)
                 return 1
         contestants = [Contestant(label, run, lambda gradients: gradients) for label, run in runs.items()]
-        timings = dict(zip(runs, race(contestants, options.rounds, cpu)))
+        timings = dict(zip(runs, race(contestants, options.rounds, device)))
         ratios = {label: timings[label].ratio(timings["ours"]) for label in ("published", "nodewise")}
         cells = [f"{timing.median * 1e3:.3g}" for timing in timings.values()] + [f"{ratio:.1f}" for ratio in ratios.values()]
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
@@ -157,6 +183,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         row = {"workload": f"dynamics/{name}", **samples, "ratios": ratios, **common}
         with (options.out or RESULTS / "dynamics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+    if device.type == "cuda":
+        print("\n| experiment | graph, ms | kernels, ms | graph / kernels |\n| --- | ---: | ---: | ---: |")
+        for name in NAMES:
+            seconds, kernels = replayed(Training(experiment(name, {"lr": "0", "init_std": options.init_std}), device))
+            print(f"| {name} | {seconds * 1e3:.3g} | {kernels * 1e3:.3g} | {seconds / kernels:.2f} |", flush=True)
     return 0
 
 

@@ -121,7 +121,10 @@ TABLE = {
     ),
     "tensornet.dynamics.measures": Row("htf analysis.ranks tree", "torch"),
     "tensornet.dynamics.experiments": Row("checks flow_steps losses optim tree", "torch"),
-    "tensornet.dynamics.training": Row("experiments losses measures objective problems files.partial htf analysis.ranks tree", "torch"),
+    "tensornet.dynamics.blocks": Row("graphs", "torch"),
+    "tensornet.dynamics.training": Row(
+        "blocks experiments losses measures objective problems files.partial htf analysis.ranks tree", "torch"
+    ),
     "tensornet.dynamics.report": Row(),
     "tensornet.dynamics.running": Row("experiments report training files.runs interrupts", "torch"),
     "tensornet.dynamics.plotting": Row("checks files.runs files.storage", lazy="matplotlib"),

@@ -21,7 +21,7 @@ OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
     "group_rmsprop": GroupRMSprop,
     "gd": torch.optim.SGD,
     "momentum": lambda params, lr: torch.optim.SGD(params, lr=lr, momentum=0.9),
-    "adam": torch.optim.Adam,
+    "adam": lambda params, lr: torch.optim.Adam(params, lr=lr, capturable=params[0].is_cuda),
     "flow": lambda params, **_: GradientFlow(params),
 }
 INIT_STDS = (0.1, 0.05, 0.01, 0.005, 0.001, 0.0005)  # with which the paper's experiments were carried out

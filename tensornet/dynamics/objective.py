@@ -40,7 +40,7 @@ class Objective:
         >>> from tensornet import ModeTree
         >>> htf = HTF(ModeTree.perfect(4), mode_sizes=3, ranks=5)
         >>> objective = Objective(htf, completion(torch.ones(3, 3, 3, 3), 20, torch.Generator()), Loss())
-        >>> objective.way, round(objective.backward(), 3)
+        >>> objective.way, round(objective.backward().item(), 3)
         ('contract', 1.0)
         >>> htf.weight_list()[0].grad.shape
         torch.Size([3, 5])
@@ -54,15 +54,14 @@ class Objective:
         if self.way == "sweep" and isinstance(problem.observations, Entries):
             self._observed = observe(htf.shape, problem.observations.indices, self.weights[0].device)
 
-    def backward(self) -> float:
-        """The loss; gradients take the place of those that the weights have.
+    def backward(self) -> Tensor:
+        """The loss, a tensor without axes on the weights' device; gradients take the place of those that the weights have.
 
         Example:
             >>> Objective.backward.__name__
             'backward'
         """
-        value = self._contracting() if self.way == "contract" else self._sweeping()
-        return value.item()
+        return self._contracting() if self.way == "contract" else self._sweeping()
 
     def _contracting(self) -> Tensor:
         end, pull_back = contract_with_pullback(self.htf.shape, self.weights, self.needed)

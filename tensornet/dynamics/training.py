@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tensornet.analysis.ranks import matricize
+from tensornet.dynamics.blocks import Blocks
 from tensornet.dynamics.experiments import OPTIMIZERS, Experiment
 from tensornet.dynamics.losses import Loss
 from tensornet.dynamics.measures import label, measure
@@ -21,15 +22,20 @@ from tensornet.files.partial import read
 from tensornet.htf import HTF
 from tensornet.tree import ModeTree
 
+BLOCK = 256  # steps at most before the host looks at their losses
+
 
 class Training:
     """An experiment on its way.
+
+    On a CUDA device the steps between two records are replays of a CUDA graph, unless batches or noise are drawn.
 
     Args:
         experiment: What to do.
         device: Where to do it.
 
     Attributes:
+        blocked: Whether the steps between two records are done in blocks, without waiting for each one's loss.
         step: Steps done.
         seconds: Time that they took, records included.
         ended: Why the run has ended: ``"converged"``, ``"max_steps"``, ``"diverged"``, or ``""`` while it goes on.
@@ -59,12 +65,15 @@ class Training:
         self.problem = problem.to(self.htf.weight_list()[0].detach())
         self.objective = Objective(self.htf, self.problem, Loss(experiment.loss, experiment.mean, experiment.delta))
         self.parameters = list(self.htf.parameters())
-        self.closure = self._gradients if experiment.optimizer == "flow" else None
+        self.closure = self._loss if experiment.optimizer == "flow" else None
         self.optimizer = OPTIMIZERS[experiment.optimizer](self.parameters, lr=experiment.lr)
         self.step, self.calm, self.seconds, self.ended = 0, 0, 0.0, ""
+        drawn = experiment.batch > 0 or experiment.noise > 0
+        self.blocked = self.parameters[0].is_cuda and not drawn and experiment.optimizer != "flow"
+        self._blocks: Blocks | None = None
 
     def run(self, stopping: Callable[[], bool] = lambda: False) -> Iterator[dict[str, Any]]:
-        """Trains to the end, or until ``stopping``, which is asked before every step, says so.
+        """Trains to the end, or until ``stopping``, which is asked before every step or block of steps, says so.
 
         A record is yielded at every step that is recorded, the first and the last included, unless it diverged. It holds ``step``,
         ``loss`` (of that step's batch), ``lr`` (the size of the step) and what :func:`tensornet.dynamics.measures.measure` gives, all
@@ -80,9 +89,12 @@ class Training:
         experiment = self.experiment
         while not self.ended and not stopping():
             start = time.perf_counter()
-            loss = self._gradients()
-            self.calm = self.calm + 1 if loss < experiment.stop_loss else 0
-            self.ended = self._end(loss)
+            if self._block():
+                self.seconds += time.perf_counter() - start
+                continue
+            loss = self._loss()
+            self.calm = self._calm(loss)
+            self.ended = self._end(loss, self.calm)
             record: dict[str, Any] | None = None
             if self.ended != "diverged" and (self.ended or self.step % experiment.record_every == 0):
                 record = {"step": self.step, "loss": loss, **self._measures()}
@@ -93,11 +105,31 @@ class Training:
             if record is not None:
                 yield {**record, "lr": self._rate()}
 
+    def _block(self) -> bool:
+        """Does the steps up to the next record, or to the one at which the run ends; whether there was one."""
+        count = min(-self.step % self.experiment.record_every, self.experiment.max_steps - self.step, BLOCK)
+        if not self.blocked or count < 1:
+            return False
+        if self._blocks is None:
+            self._blocks = Blocks(self._whole_step, [*self.parameters, *_tensors(self.optimizer)], BLOCK)
+        for done, loss in enumerate(self._blocks.run(count)):
+            calm = self._calm(loss)
+            if self._end(loss, calm):
+                self._blocks.rewind(done)
+                return done > 0
+            self.calm, self.step = calm, self.step + 1
+        return True
+
+    def _whole_step(self) -> Tensor:
+        loss = self._gradients()
+        self.optimizer.step()
+        return loss
+
     def _measures(self) -> dict[str, Any]:
         experiment, norms = self.experiment, self.experiment.kind != "matrix"
         return measure(self.htf, self.problem.truth, experiment.matricizations, top=experiment.top, norms=norms)
 
-    def _gradients(self) -> float:
+    def _gradients(self) -> Tensor:
         experiment, objective = self.experiment, self.objective
         if experiment.batch:
             rows = torch.randint(len(self.problem.values), (experiment.batch,), generator=self.generator)
@@ -109,10 +141,16 @@ class Training:
                 parameter.grad.add_(draw.to(parameter.device), alpha=experiment.noise)  # type: ignore[union-attr]
         return loss
 
-    def _end(self, loss: float) -> str:
+    def _calm(self, loss: float) -> int:
+        return self.calm + 1 if loss < self.experiment.stop_loss else 0
+
+    def _loss(self) -> float:
+        return self._gradients().item()
+
+    def _end(self, loss: float, calm: int) -> str:
         if not math.isfinite(loss):
             return "diverged"
-        if self.calm >= self.experiment.stop_count:
+        if calm >= self.experiment.stop_count:
             return "converged"
         return "max_steps" if self.step >= self.experiment.max_steps else ""
 
@@ -158,10 +196,18 @@ class Training:
                 for parameter, weight in zip(self.parameters, state["weights"], strict=True):
                     parameter.copy_(weight)
             self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+            self._blocks = None  # the optimizer's tensors are other ones now
             self.generator.set_state(state["generator"])
             self.step, self.calm, self.seconds, self.ended = (state[name] for name in ("step", "calm", "seconds", "ended"))
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise ValueError(f"the checkpoint does not belong to this experiment ({error})") from None
+
+
+def _tensors(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """What the optimizer keeps between steps; after the first step, when all of it is there."""
+    kept = [value for state in optimizer.state.values() for value in state.values()]
+    kept += [value for group in optimizer.param_groups for name, value in group.items() if name != "params"]
+    return [value for value in kept if isinstance(value, Tensor)]
 
 
 def make_problem(experiment: Experiment, generator: torch.Generator) -> Problem:
