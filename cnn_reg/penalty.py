@@ -99,7 +99,8 @@ def gradient_direction_penalty(
     Under autocast the model runs as autocast says, and the cosine in float32 or better. In float16 the gradients need a scale, which
     the cosine does not see: ``output=lambda logits: 1024 * logits.flatten()``. Under ``DistributedDataParallel`` pass the wrapped
     model, made with ``broadcast_buffers=False``; samples are exchanged within the batch of a process. Models compiled by
-    ``torch.compile`` cannot be differentiated twice. Within ``torch.no_grad()`` the penalty is only measured.
+    ``torch.compile`` cannot be differentiated twice. Within ``torch.no_grad()`` and ``torch.inference_mode()`` the
+    penalty is only measured.
 
     Args:
         model: Maps a batch to its outputs. It runs in the mode it is in.
@@ -145,9 +146,9 @@ def gradient_direction_penalty(
     pairs, box = _pairs(region_i, region_j, images, channel_dim)
     source = _source(permutation, len(images), generator, images.device)
     wanted = torch.is_grad_enabled()
-    images = images.detach()
     start = RandomState(images.device) if same_dropout else None
-    with torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():
+        images = images.clone() if images.is_inference() else images.detach()
         window = images[box].requires_grad_()
         outputs = model(put(window, images, box))
         if source is None:

@@ -38,7 +38,8 @@ def add_command(commands: Any) -> None:
         description=(
             "Measures the networks of one or several runs on test images, and draws them side by side: mean |cos| by the distance between\n"
             "patches (what the penalty lowers), the effective receptive field of the last convolution, and the singular values of the\n"
-            "outputs over a grid of inputs in two regions (a lower bound of the separation rank, Definition 6 of the paper)."
+            "outputs over a grid of inputs in two regions (a lower bound of the separation rank, Definition 6 of the paper). All are\n"
+            "measured on the test images of the first run."
         ),
         epilog=examples("cnn-reg locality runs/plain runs/regularized --out locality.png"),
     )
@@ -55,7 +56,7 @@ def run(arguments: Any, console: Console) -> int:
     """Runs the command; see ``cnn-reg locality --help``.
 
     Raises:
-        ValueError: A checkpoint is damaged or of another program, or the runs have images of several sizes.
+        ValueError: A checkpoint is damaged or of another program, or the runs' images are of several data sets or sizes.
         OSError: A file cannot be read or written.
 
     Example:
@@ -63,11 +64,12 @@ def run(arguments: Any, console: Console) -> int:
         'run'
     """
     loaded = [load_network(path) for path in arguments.checkpoints]
-    sizes = {config.image_size for config, _ in loaded}
-    if len(sizes) > 1:
-        raise ValueError(f"runs are compared on images of one size; got {', '.join(map(str, sorted(sizes)))}")
+    kinds = sorted({f"{config.dataset} at {config.image_size}" for config, _ in loaded})
+    if len(kinds) > 1:
+        raise ValueError(f"runs are compared on images of one data set and size; got {', '.join(kinds)}")
     task = make_task(loaded[0][0], arguments.data, arguments.device)
-    networks = [(_title(config), network) for config, network in loaded]
+    several = len({_place(config) for config, _ in loaded}) > 1
+    networks = [(_title(config, several), network) for config, network in loaded]
     if arguments.untrained:
         first = loaded[0].config
         torch.manual_seed(first.seed)
@@ -92,5 +94,11 @@ def run(arguments: Any, console: Console) -> int:
     return 0
 
 
-def _title(config: Config) -> str:
-    return f"coefficient {config.coefficient:g}, seed {config.seed}"
+def _place(config: Config) -> str:
+    """Which of a data set's tasks it is."""
+    return f"path length {config.path_length}" if config.dataset == "pathfinder" else f"distance {config.distance}"
+
+
+def _title(config: Config, several: bool) -> str:
+    """What tells a run from the others; ``several`` means that they were trained on different tasks."""
+    return f"{_place(config)}, " * several + f"coefficient {config.coefficient:g}, seed {config.seed}"

@@ -1,6 +1,7 @@
 """Files: atomic writing, and nested data with tensors.
 
-A file written here is data, never code: tensors in safetensors' format, and the structure around them as JSON in its metadata.
+A file written here is data, never code: tensors in safetensors' format, and the structure around them as JSON in its metadata, with a
+checksum of both.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import contextlib
 import json
 import os
 import secrets
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -140,7 +142,8 @@ def write_nested(path: str | os.PathLike[str], data: Any, *, kind: str) -> None:
     """
     tensors: dict[str, Tensor] = {}
     structure = json.dumps(_encode(data, tensors, {}))
-    metadata = {"tensornet": json.dumps({"format": FORMAT, "kind": kind}), "structure": structure}
+    header = {"format": FORMAT, "kind": kind, "checksum": _checksum(FORMAT, kind, structure, tensors)}
+    metadata = {"tensornet": json.dumps(header), "structure": structure}
     with replacing(path) as new:
         try:
             save_file(tensors, new, metadata)
@@ -152,7 +155,7 @@ def read_nested(path: str | os.PathLike[str], *, kind: str, device: torch.device
     """The data that :func:`write_nested` wrote, with its tensors on the given device.
 
     Raises:
-        ValueError: The file is truncated, of another program, or holds data of another kind.
+        ValueError: The file is truncated or damaged, of another program, or holds data of another kind.
         OSError: It cannot be read.
 
     Example:
@@ -169,7 +172,7 @@ def read_one_of(path: str | os.PathLike[str], kinds: Sequence[str], *, device: t
     """Which of several kinds of data :func:`write_nested` wrote, and the data.
 
     Raises:
-        ValueError: The file is truncated, of another program, or holds data of none of these kinds.
+        ValueError: The file is truncated or damaged, of another program, or holds data of none of these kinds.
         OSError: It cannot be read.
 
     Example:
@@ -183,7 +186,7 @@ def read_one_of(path: str | os.PathLike[str], kinds: Sequence[str], *, device: t
     with Path(name).open("rb"):  # safetensors reports a missing file and a folder in words of its own
         pass
     try:
-        with safe_open(name, framework="pt", device=str(device)) as file:
+        with safe_open(name, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is no dictionary
     except (SafetensorError, OSError) as error:
@@ -191,17 +194,29 @@ def read_one_of(path: str | os.PathLike[str], kinds: Sequence[str], *, device: t
     try:
         header = json.loads(metadata["tensornet"])
         structure = json.loads(metadata["structure"])
-        found, version = header["kind"], int(header["format"])
+        found, version, checksum = header["kind"], int(header["format"]), header["checksum"]
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
         raise ValueError(f"{name} is a safetensors file, but not one of tensornet's") from None
     if version > FORMAT:
         raise ValueError(f"{name} has format {version}; this version of tensornet reads formats up to {FORMAT}")
     if found not in kinds:
         raise ValueError(f"{name} holds a {found}; a {' or '.join(kinds)} is needed")
+    if checksum != _checksum(version, found, metadata["structure"], tensors):
+        raise ValueError(f"{name} is damaged (its checksum is another)")
     try:
-        return found, _decode(structure, tensors)
+        return found, _decode(structure, {key: tensor.to(device) for key, tensor in tensors.items()})
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
         raise ValueError(f"{name} is damaged ({line(error)})") from None
+
+
+def _checksum(version: int, kind: str, structure: str, tensors: Mapping[str, Tensor]) -> int:
+    """The CRC-32 of all that a file holds."""
+    found = zlib.crc32(f"{version} {kind} {structure}".encode())
+    for key in sorted(tensors):
+        tensor = tensors[key].cpu()
+        found = zlib.crc32(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode(), found)
+        found = zlib.crc32(tensor.flatten().view(torch.uint8).numpy(), found)
+    return found
 
 
 def _encode(data: Any, tensors: dict[str, Tensor], known: dict[int, str]) -> Any:

@@ -130,11 +130,12 @@ class TestSeparation:
         assert estimated_separation(model, images(3), [0], [1], output=lambda found: found[:, 2]).rank == 2  # a + b
 
 
-def make_run(folder, coefficient):
-    config = Config(train_images=4, test_images=6, image_size=40, width=0.125, coefficient=coefficient)
+def make_run(folder, coefficient, **changes):
+    config = Config(train_images=4, test_images=6, image_size=40, width=0.125, coefficient=coefficient, **changes)
     run = Run(folder, {**as_dict(config), "version": "0"})
     torch.manual_seed(int(coefficient))
-    run.checkpoint({"model": build_network("resnet18", 1, (40, 40), width=0.125).state_dict()})
+    channels = 1 if config.dataset == "pathfinder" else 3
+    run.checkpoint({"model": build_network("resnet18", channels, (40, 40), width=0.125).state_dict()})
     return folder
 
 
@@ -152,6 +153,16 @@ class TestCommand:
         assert means[0] == pytest.approx(means[1], abs=1e-4)  # the first run's network has the weights of its seed
         assert means[0] != pytest.approx(means[2], abs=1e-4)
         assert "Pathfinder, path length 7" in capsys.readouterr().out
+
+    def test_runs_of_other_tasks_are_told_apart(self, tmp_path, capsys):
+        first, second = make_run(tmp_path / "a", 0.0), make_run(tmp_path / "b", 0.0, path_length=3)
+        assert main(["locality", str(first), str(second), "--images", "4", "--out", str(tmp_path / "a.png")]) == 0
+        titles = [row["title"] for row in json.loads((tmp_path / "a.json").read_text())]
+        assert titles == ["path length 7, coefficient 0, seed 0", "path length 3, coefficient 0, seed 0"]
+        capsys.readouterr()
+        third = make_run(tmp_path / "c", 0.0, dataset="same-class", source="random")
+        assert main(["locality", str(first), str(third)]) == 2
+        assert "images of one data set and size; got pathfinder at 40, same-class at 40" in capsys.readouterr().err
 
     def test_errors_are_one_line(self, tmp_path, capsys):
         (tmp_path / "config.json").write_text('{"seed": 0}')

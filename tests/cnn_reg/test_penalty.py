@@ -93,8 +93,10 @@ def test_without_a_graph_it_is_only_measured():
     penalty, info = gradient_direction_penalty(case, case.x, LEFT, RIGHT, stop_gradient="both")
     with torch.no_grad():
         measured, _ = gradient_direction_penalty(case, case.x, LEFT, RIGHT)
-    for value in (penalty, measured):
-        torch.testing.assert_close(value, expected.detach())
+    with torch.inference_mode():
+        inferred = [gradient_direction_penalty(case, x, LEFT, RIGHT)[0] for x in (case.x, case.x + 0)]
+    for value in (penalty, measured, *inferred):
+        torch.testing.assert_close(value.clone(), expected.detach())
         assert not value.requires_grad
     info.outputs.sum().backward()
     assert case.hidden.grad.any()
@@ -351,7 +353,7 @@ def test_a_batch_of_one_is_skipped():
 
 
 def test_autocast():
-    model, x = Smooth(), torch.randn(8, 1, 8, 8)
+    model, x = Smooth(), torch.randn(128, 1, 8, 8)
     i, j = Region(0, 0, 4, 4), Region(5, 5, 3, 3)
     exact, _ = gradient_direction_penalty(model, x, i, j)
     exact_gradient = torch.autograd.grad(exact, model.layers[0].weight)[0]
@@ -360,7 +362,7 @@ def test_autocast():
     gradient = torch.autograd.grad(penalty, model.layers[0].weight)[0]
     assert penalty.dtype == info.cosines.dtype == torch.float32
     assert info.outputs.dtype == torch.bfloat16
-    # bfloat16 has 8 bits: cosines near 1 lose the square of that, gradients a few times it.
+    # bfloat16 has 8 bits: cosines near 1 lose the square of that, gradients a few times it, and a mean over samples less.
     torch.testing.assert_close(penalty, exact, rtol=0, atol=0.02)
     assert torch.linalg.norm(gradient - exact_gradient) < 0.2 * torch.linalg.norm(exact_gradient)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import random
 
 import pytest
@@ -196,3 +197,15 @@ def test_a_penalized_step_makes_two_forward_passes_and_a_plain_one_makes_one():
         next(steps)
         passes.append((first, count[0] - first))
     assert passes == [(2, 2), (2, 1)]  # the very first step measures |cos|
+
+
+def test_a_compiled_network_takes_the_same_steps(monkeypatch, tmp_path):
+    """Traced by torch.compile and run as traced; which machine code it would make of that is torch's."""
+    traced = functools.partial(torch.compile, backend="eager")
+    calls = []
+    monkeypatch.setattr(torch, "compile", lambda model: calls.append(model) or traced(model))
+    plain, compiled = (
+        train_with_ends(tmp_path / str(chosen), [], coefficient=0.0, observe_every=2, compile=chosen) for chosen in (False, True)
+    )
+    assert len(calls) == 1
+    assert same(plain, compiled)
