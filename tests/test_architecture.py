@@ -200,7 +200,7 @@ TABLE = {
     "cnn_reg.sweeps.grid": Row("checks config"),
     "cnn_reg.sweeps.paper": Row(),
     "cnn_reg.sweeps.grids": Row("checks config grid paper"),
-    "cnn_reg.sweeps.costs": Row("config networks files.runs files.storage", "torch"),
+    "cnn_reg.sweeps.costs": Row("config networks tasks files.runs files.storage", "torch"),
     "cnn_reg.sweeps.jobs": Row("checks config files.runs files.storage networks training.loop training.running", "filelock torch"),
     "cnn_reg.sweeps.executors": Row("jobs"),
     "cnn_reg.sweeps.pool": Row("executors interrupts jobs"),
@@ -234,7 +234,8 @@ TABLE = {
         "rich",
     ),
     "cnn_reg.cli.sweep_tables": Row(
-        "tensornet config sweeps.costs sweeps.grid sweeps.jobs sweeps.paper sweeps.search sweeps.sweep files.runs files.storage",
+        "tensornet config results.wording sweeps.costs sweeps.grid sweeps.jobs sweeps.paper sweeps.search sweeps.sweep files.runs "
+        "files.storage",
         "rich",
     ),
     "cnn_reg.cli.sweep": Row(

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from cnn_reg.config import as_dict, run_id
+from cnn_reg.results.wording import varying
 from cnn_reg.sweeps import costs
 from cnn_reg.sweeps.grid import Grid
 from cnn_reg.sweeps.jobs import Job, Outcome, State, failure_of
@@ -42,7 +43,7 @@ def show_plan(console: Console, grid: Grid, root: Path) -> None:
     runs = {Job(config, root): name for name, config in grid.labelled()}
     known = states(runs)
     rates = costs.measured((job.config, job.folder) for job in runs)
-    differing = _differing(list(runs))
+    differing = varying([job.config for job in runs])
     named = ["variant"] if any(runs.values()) else []
     rows = [["state", *named, *differing, "10^15 operations", "time", "id"]]
     left, seconds = 0.0, 0.0
@@ -78,12 +79,6 @@ def _search(grid: Grid) -> str:
         f"Before, {_count(grid.search.trials, 'run')} for each of {names} choose values, which replace those above, at {place}: "
         f"{work / 1e15:.3g} x 10^15 operations more."
     )
-
-
-def _differing(jobs: Sequence[Job]) -> list[str]:
-    """The fields that are not the same in all runs."""
-    fields = [as_dict(job.config) for job in jobs]
-    return [name for name in fields[0] if any(known[name] != fields[0][name] for known in fields)]
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cnn_reg.config import Config
 from cnn_reg.networks import build_network
+from cnn_reg.tasks import image_shape
 from tensornet.files.runs import RECORDS, SUMMARY, read_records
 from tensornet.files.storage import read_json
 
@@ -39,8 +40,8 @@ def operations(config: Config, epochs: int | None = None) -> float:
         >>> operations(Config(coefficient=0)) < operations(Config()) < 4 * operations(Config(coefficient=0))
         True
     """
-    channels = 1 if config.dataset == "pathfinder" else 3
-    once = forward_operations(config.model, config.width, channels, config.image_size)
+    channels, size, _ = image_shape(config)
+    once = forward_operations(config.model, config.width, channels, size)
     training = config.train_images * (PENALIZED if config.coefficient else PLAIN)
     return float(once * (training + config.validation_images + config.test_images) * (config.epochs if epochs is None else epochs))
 

@@ -59,7 +59,7 @@ def test_a_sweep_from_the_dry_run_to_the_end(tmp_path, capsys):
 def test_the_dry_run_of_a_figure_lists_what_differs(tmp_path, capsys):
     assert main(["sweep", "fig12-same-class", "--scale", "small", "--out", str(tmp_path / "out"), "--dry-run", "--set", "seed=0"]) == 0
     shown = capsys.readouterr().out
-    assert shown.startswith("fig12-same-class (small; digits, not CIFAR10): 20 runs, 20 waiting\n")
+    assert shown.startswith("fig12-same-class (small; digits, not CIFAR10): 12 runs, 12 waiting\n")
     assert "Before, 4 runs for each of weight decay (weight_decay), dropout (dropout), weight decay and penalty (coefficient" in shown
     assert "at distance 160, data_seed 1: 0." in shown
     header = next(line for line in shown.splitlines() if line.startswith("state"))
