@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import subprocess
 import sys
 import zipfile
@@ -110,6 +111,9 @@ class TestCommand:
             (["plan", "--tree", "((0,1),(2,3))", "--mode-sizes", "99", "--ranks", "2", "--memory-limit", "1MB"], "may use"),
             (["complete", "--mask", "mask.png"], "--mask needs a file to complete"),
             (["complete", "waves.npy"], "--out is needed with a file to complete"),
+            (["complete", "--set", "penalties=3"], "unknown setting penalties; choose from penalty, weight_decay, optimizer"),
+            (["complete", "--set", "patience=soon"], "patience must be an integer; got 'soon'"),
+            (["complete", "--set", "penalty"], "a field is set as KEY=VALUE"),
         ],
     )
     def test_wrong_arguments_give_one_line_and_code_2(self, arguments, said, waves, capsys):
@@ -451,6 +455,15 @@ def test_one_length_for_two_modes_is_too_few(folder, capsys):
     assert call("complete", "waves.npy", "--out", "out.npy", "--smooth", "1,2") == 2
     assert capsys.readouterr().err == "tensornet: error: --smooth needs one length or 3, one a mode; got 2\n"
     assert not folder.joinpath("out.npy").exists()
+
+
+def test_other_settings_reach_the_completer(folder):
+    np.save("waves.npy", np.where(np.eye(4), np.nan, 1.0))
+    changes = ["penalty=0", "init_scale=1e-3", "optimizer=group_rmsprop", "patience=7"]
+    options = [part for change in changes for part in ("--set", change)]
+    assert call("complete", "waves.npy", "--out", "out.npy", "--run", "run", "--steps", "2", *options) == 0
+    config = json.loads(folder.joinpath("run", "config.json").read_text())
+    assert [config[name] for name in ("penalty", "init_scale", "optimizer", "patience")] == [0.0, 1e-3, "group_rmsprop", 7]
 
 
 class TestInterruption:

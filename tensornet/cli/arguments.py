@@ -204,3 +204,19 @@ def device(text: str) -> torch.device:
         reason = str(error).split(". ")[0].splitlines()[0] if str(error) else "no such device"
         raise argparse.ArgumentTypeError(f"the device {text!r} cannot be used ({reason})") from None
     return found
+
+
+def assignment(text: str) -> tuple[str, str]:
+    """A field and its value.
+
+    Raises:
+        argparse.ArgumentTypeError: The text is something else.
+
+    Example:
+        >>> assignment("ranks=128")
+        ('ranks', '128')
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key or not value:
+        raise argparse.ArgumentTypeError(f"a field is set as KEY=VALUE, such as ranks=128; got {text!r}")
+    return key.strip(), value.strip()

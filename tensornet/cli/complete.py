@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tensornet.cli import peers
-from tensornet.cli.arguments import INTERRUPTED, device, examples, positive, seed, share, sizes, tree
+from tensornet.cli.arguments import INTERRUPTED, assignment, device, examples, positive, seed, share, sizes, tree
 from tensornet.cli.learning import learn
 from tensornet.completion.completer import TensorCompleter
 from tensornet.contraction.execute import available_memory
@@ -34,6 +34,15 @@ SHARE = 0.3  # of the photograph's pixels that are known
 HELD_OUT = 0.02  # share of a picture's known pixels that chooses the best state
 STATE_BYTES = 32  # for every weight: itself, its gradient, and copies in the optimizer and in the states that are kept
 LEARNED = ".safetensors"  # ends the names of files that hold what was learned
+SETTINGS = {  # of TensorCompleter, which --set changes
+    "penalty": float,
+    "weight_decay": float,
+    "optimizer": str,
+    "lr": float,
+    "validation": float,
+    "patience": int,
+    "init_scale": float,
+}
 
 
 @dataclass(frozen=True)
@@ -91,6 +100,7 @@ def add_command(commands: Any) -> None:
             "tensornet complete damaged.png --mask mask.png --out repaired.png --run repair",
             "tensornet complete photograph.jpg --fraction 0.1 --out from-a-tenth.png",
             "tensornet complete ratings.parquet --stream --batch 100000 --out ratings.safetensors",
+            "tensornet complete order8.npy --out full.npy --set penalty=0 --set weight_decay=0 --set init_scale=0.001",
             "torchrun --nproc-per-node 2 -m -- tensornet complete indices.npy --values values.npy --batch 100000 --out learned.safetensors",
         ),
     )
@@ -126,6 +136,14 @@ def add_command(commands: Any) -> None:
     )
     parser.add_argument("--steps", type=positive, default=1000, metavar="N", help="steps at most (default 1000)")
     parser.add_argument("--batch", type=positive, metavar="N", help="entries of a step, in a random order (default: all in every step)")
+    parser.add_argument(
+        "--set",
+        type=assignment,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help=f"another setting of TensorCompleter: {', '.join(SETTINGS)}; may be repeated",
+    )
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of all random choices (default 0)")
     parser.add_argument("--device", type=device, default="cpu", metavar="D", help="where to compute: cpu, cuda, ... (default cpu)")
     parser.add_argument("--run", dest="folder", type=Path, metavar="DIR", help="folder for checkpoints; a run that is there is continued")
@@ -169,6 +187,7 @@ def run(arguments: Any, console: Console) -> int:
 
 
 def _complete(arguments: Any, console: Console, joined: Processes, place: torch.device) -> int:
+    settings = _settings(arguments.set)
     data = joined.together(lambda: _stream(arguments) if arguments.stream or arguments.values else _read_all(arguments))
     name = arguments.file or "The photograph china.jpg of scikit-learn"
     console.print(f"{name}: {data.text}", highlight=False, soft_wrap=True)
@@ -181,6 +200,7 @@ def _complete(arguments: Any, console: Console, joined: Processes, place: torch.
         batch_size=arguments.batch,
         seed=arguments.seed,
         device=place,
+        **settings,
     )
     start = time.perf_counter()
     learn(completer, data.given, data.held_out, data.digest, arguments.folder, joined, console)
@@ -196,6 +216,19 @@ def _complete(arguments: Any, console: Console, joined: Processes, place: torch.
 
     joined.together(end if joined.rank == 0 else (lambda: None))
     return INTERRUPTED if completer.interrupted_ else 0
+
+
+def _settings(assignments: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """Arguments of the completer that are set by name."""
+    found: dict[str, Any] = {}
+    for name, text in assignments:
+        if name not in SETTINGS:
+            raise ValueError(f"unknown setting {name}; choose from {', '.join(SETTINGS)}")
+        try:
+            found[name] = SETTINGS[name](text)
+        except ValueError:
+            raise ValueError(f"{name} must be {'an integer' if SETTINGS[name] is int else 'a number'}; got {text!r}") from None
+    return found
 
 
 def _read_all(arguments: Any) -> _Data:

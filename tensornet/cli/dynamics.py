@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import time
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from tensornet.cli.arguments import INTERRUPTED, device, examples, seed
+from tensornet.cli.arguments import INTERRUPTED, assignment, device, examples, seed
 from tensornet.cli.sparklines import WIDTH, sparkline
 from tensornet.dynamics.experiments import EXPERIMENTS, Experiment, experiment
 from tensornet.dynamics.plotting import draw, find_runs, panels_of_run
@@ -61,22 +60,6 @@ def add_command(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def assignment(text: str) -> tuple[str, str]:
-    """A field and its value.
-
-    Raises:
-        argparse.ArgumentTypeError: The text is something else.
-
-    Example:
-        >>> assignment("ranks=128")
-        ('ranks', '128')
-    """
-    key, equals, value = text.partition("=")
-    if not equals or not key or not value:
-        raise argparse.ArgumentTypeError(f"a field is set as KEY=VALUE, such as ranks=128; got {text!r}")
-    return key.strip(), value.strip()
-
-
 def run(arguments: Any, console: Console) -> int:
     """Runs the command; see ``tensornet dynamics --help``.
 
@@ -85,7 +68,7 @@ def run(arguments: Any, console: Console) -> int:
         OSError: The folder cannot be written to.
 
     Example:
-        >>> import tempfile
+        >>> import argparse, tempfile
         >>> chosen = argparse.Namespace(experiment="quick-tensor", out=Path(tempfile.mkdtemp(), "run"), seed=1, resume=False, sweep=[])
         >>> chosen.device, chosen.set = torch.device("cpu"), [("max_steps", "40")]
         >>> run(chosen, Console(quiet=True))
