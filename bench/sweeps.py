@@ -49,8 +49,17 @@ def elsewhere(jobs: list[Job]) -> list[float]:
     return [now - before for before, now in zip(used, used[1:])]
 
 
+def together(jobs: list[Job], workers: int) -> float:
+    """Seconds of the clock that so many local processes take for the jobs, the first of each left out, with which it starts."""
+    with local_processes([Place("cpu", 1)] * workers) as execute:
+        assert all(outcome.state is State.DONE for outcome in execute(jobs[:workers], lambda: False))
+        start = time.perf_counter()
+        assert all(outcome.state is State.DONE for outcome in execute(jobs[workers:], lambda: False))
+        return time.perf_counter() - start
+
+
 def main() -> None:
-    """Prints a line a kind of executor."""
+    """Prints a line a kind of executor, and how much faster two processes are than one."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=4, help="of each kind")
     count = parser.parse_args().runs
@@ -65,6 +74,14 @@ def main() -> None:
         least = min(trained)
         print("in a local process, which the first run starts:")
         print(f"  processor {_row([total - least for total in elsewhere(jobs[count:])])}, beside the least training above, {least:.2f}")
+        thin = dataclasses.replace(config, width=0.25, train_images=1000)
+        seconds = []
+        for workers in (1, 2, 1, 2):
+            seeds = range(100 * len(seconds), 100 * len(seconds) + 6 + workers)
+            seconds.append(together([Job(dataclasses.replace(thin, seed=seed), Path(folder)) for seed in seeds], workers))
+        one, two = sum(seconds[::2]), sum(seconds[1::2])
+        print("six runs of a thin network, one epoch of 1000 images, seconds of the clock by one, two, one and two processes:")
+        print(f"  {_row(seconds)}: two are {one / two:.2f} times as fast")
 
 
 def _row(seconds: list[float] | tuple[float, ...]) -> str:

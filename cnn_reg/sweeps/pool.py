@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -18,6 +18,7 @@ from cnn_reg.sweeps.executors import LOOK, Executor, looking, stop_file
 from cnn_reg.sweeps.jobs import Job, Outcome, Place, died, perform
 from tensornet.interrupts import signals
 
+DEATHS = 1  # processes of a run that may die before it is recorded as failed
 GRACE = 30.0  # seconds in which a worker whose parent is gone can write a checkpoint
 KILLED = "its process died (killed, or out of memory)"
 
@@ -27,7 +28,8 @@ def local_processes(places: Sequence[Place]) -> Iterator[Executor]:
     """Processes that do jobs, one at each place, and live as long as the block, so that each imports what it needs once.
 
     Each is an executor of ``concurrent.futures`` of its own: one that dies takes no other with it, and it is known what it was doing.
-    It is replaced, and its job recorded as failed. Where this process dies, the others write a checkpoint and end.
+    It is replaced, and its job goes on from its checkpoint; a job of which one more process dies is recorded as failed. Where this
+    process dies, the others write a checkpoint and end.
 
     Args:
         places: Devices, of which one may occur several times, and threads.
@@ -56,6 +58,7 @@ def _execute(
         return
     waiting, idle = deque(jobs), deque(range(len(places)))
     running: dict[Future[Outcome], tuple[int, Job]] = {}
+    deaths: Counter[Job] = Counter()
     stop = stop_file(jobs[0].root)
     try:
         while running or (waiting and not stopping()):
@@ -67,7 +70,13 @@ def _execute(
             for future in wait(running, LOOK, FIRST_COMPLETED).done:
                 place, job = running.pop(future)
                 idle.append(place)
-                yield died(job, KILLED) if isinstance(future.exception(), BrokenProcessPool) else future.result()
+                if not isinstance(future.exception(), BrokenProcessPool):
+                    yield future.result()
+                elif deaths[job] < DEATHS:
+                    deaths[job] += 1
+                    waiting.append(job)
+                else:
+                    yield died(job, KILLED)
     finally:
         if running:  # whoever asks for outcomes asks no more
             stop.touch()

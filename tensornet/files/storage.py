@@ -215,7 +215,7 @@ def _checksum(version: int, kind: str, structure: str, tensors: Mapping[str, Ten
     for key in sorted(tensors):
         tensor = tensors[key].cpu()
         found = zlib.crc32(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode(), found)
-        found = zlib.crc32(tensor.flatten().view(torch.uint8).numpy(), found)
+        found = zlib.crc32(tensor.flatten().view(torch.uint8).numpy().data, found)
     return found
 
 
