@@ -14,7 +14,7 @@ def integer(name: str, value: Any, least: int | None = None) -> int:
 
     Raises:
         TypeError: It is none; a truth value is none either.
-        ValueError: It is below ``least``.
+        ValueError: It is below ``least``, or does not fit into 64 bits.
 
     Example:
         >>> integer("ranks", 3, least=1)
@@ -28,6 +28,8 @@ def integer(name: str, value: Any, least: int | None = None) -> int:
         raise TypeError(f"{name} must be an integer; got {short(value)} of type {type(value).__name__}")
     if least is not None and number < least:
         raise ValueError(f"{name} must be at least {least}; got {number}")
+    if number >= 2**63:
+        raise ValueError(f"{name} must be below 2**63; got {number}")
     return number
 
 

@@ -31,6 +31,7 @@ def test_real_numbers(value):
         (integer, True, TypeError, "x must be an integer; got True of type bool"),
         (integer, np.arange(99), TypeError, r"x must be an integer; got array\(.*\.\.\. of type ndarray"),
         (lambda name, value: integer(name, value, 1), 0, ValueError, "x must be at least 1; got 0"),
+        (integer, 2**63, ValueError, r"x must be below 2\*\*63; got 9223372036854775808"),
         (real, "1", TypeError, "x must be a number; got '1' of type str"),
         (real, 1j, TypeError, "x must be a number; got 1j of type complex"),
         (real, np.ones(99), TypeError, r"x must be a number; got array\(.*\.\.\. of type ndarray"),

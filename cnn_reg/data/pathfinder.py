@@ -64,8 +64,6 @@ def generate(path_length: int, num_images: int, seed: int = 0, *, first: int = 0
     length = check_length(path_length)
     count, start = integer("num_images", num_images, least=1), integer("first", first, least=0)
     number = integer("seed", seed, least=0)
-    if number >= 2**63:
-        raise ValueError(f"seed must be below 2**63; got {number}")
     from cnn_reg.data.scenes import draw_scenes
 
     images = np.zeros((count, SIZE, SIZE), dtype=np.uint8)
