@@ -55,8 +55,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise FileNotFoundError(f"the folder {path.parent} does not exist")
     new = path.with_name(f".{path.stem[:100]}.{secrets.token_hex(4)}{path.suffix}")
     os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    usual = new.stat().st_mode
     try:
         yield new
+        new.chmod(usual)  # safetensors makes files that no one else may read
         _flush(new)
         new.replace(path)
     except OSError as error:

@@ -253,7 +253,9 @@ class TestAtomicWriting:
     def test_others_may_read_what_the_user_lets_them_read(self, tmp_path):
         (tmp_path / "usual").touch()
         write_json(tmp_path / "a.json", 1)
-        assert stat.S_IMODE((tmp_path / "a.json").stat().st_mode) == stat.S_IMODE((tmp_path / "usual").stat().st_mode)
+        write_nested(tmp_path / "a.safetensors", torch.ones(2), kind="ones")
+        for name in ("a.json", "a.safetensors"):
+            assert stat.S_IMODE((tmp_path / name).stat().st_mode) == stat.S_IMODE((tmp_path / "usual").stat().st_mode)
 
     def test_what_json_does_not_know_is_refused(self, tmp_path):
         write_json(tmp_path / "a.json", {"seed": 0})
