@@ -13,7 +13,7 @@ import torch
 from cnn_reg.config import Config
 from cnn_reg.data import ImageSet, SameClassPairs, sources
 from cnn_reg.data.split_cache import cached_splits
-from cnn_reg.data.splits import generate_splits
+from cnn_reg.data.splits import generate_splits, load_splits
 from cnn_reg.regions import Region, sample_disjoint_regions
 
 Draw = Callable[[torch.Generator], tuple[Region, Region]]
@@ -69,7 +69,7 @@ def image_shape(config: Config) -> tuple[int, int, int]:
     return (1 if config.dataset == "pathfinder" else 3, config.image_size, config.image_size)
 
 
-def make_task(config: Config, folder: Path | None = None, device: torch.device | str = "cpu", *, cache: Path | None = None) -> Task:
+def make_task(config: Config, data: Path | None = None, device: torch.device | str = "cpu", *, cache: Path | None = None) -> Task:
     """The task of a configuration, with its images on the device.
 
     Pathfinder's regions are two patches that do not overlap, drawn anew; those of Is Same Class the squares of the two pictures, in
@@ -77,13 +77,14 @@ def make_task(config: Config, folder: Path | None = None, device: torch.device |
 
     Args:
         config: Which images, how many, and of which size.
-        folder: Where CIFAR10 lies or is downloaded to; by default a folder below the user's cache.
+        data: The folder where CIFAR10 lies or is downloaded to, by default one below the user's cache. Of Pathfinder, a file of images
+            that ``cnn-reg data`` made; by default, and with a folder, they are made.
         device: Where the images are kept.
         cache: Folder where Pathfinder images are kept once they are made; by default they are made anew.
 
     Raises:
-        ValueError: There are no such images.
-        OSError: Pictures cannot be read or downloaded.
+        ValueError: There are no such images, or other ones in the file.
+        OSError: Images cannot be read or downloaded.
 
     Example:
         >>> config = Config(path_length=3, train_images=20, test_images=10, image_size=32)
@@ -91,19 +92,23 @@ def make_task(config: Config, folder: Path | None = None, device: torch.device |
         >>> task.title, task.train.image_size, len(task.test)
         ('Pathfinder, path length 3', (32, 32), 10)
     """
-    return _pathfinder(config, cache, device) if config.dataset == "pathfinder" else _same_class(config, folder, device)
+    return _pathfinder(config, data, cache, device) if config.dataset == "pathfinder" else _same_class(config, data, device)
 
 
-def _pathfinder(config: Config, cache: Path | None, device: torch.device | str) -> Task:
-    made = (functools.partial(cached_splits, cache) if cache else generate_splits)(
-        config.path_length,
-        config.train_images + config.validation_images,
-        config.test_images,
-        config.data_seed,
-        size=config.image_size,
-        matched=config.matched,
-        workers=os.cpu_count() or 1,
-    )
+def _pathfinder(config: Config, data: Path | None, cache: Path | None, device: torch.device | str) -> Task:
+    counts = config.train_images + config.validation_images, config.test_images
+    if data is not None and not data.is_dir():
+        wanted = {"path_length": config.path_length, "seed": config.data_seed, "matched": config.matched}
+        made = load_splits(data, *counts, size=config.image_size, wanted=wanted)
+    else:
+        made = (functools.partial(cached_splits, cache) if cache else generate_splits)(
+            config.path_length,
+            *counts,
+            config.data_seed,
+            size=config.image_size,
+            matched=config.matched,
+            workers=os.cpu_count() or 1,
+        )
 
     def regions(generator: torch.Generator) -> tuple[Region, Region]:
         return sample_disjoint_regions(config.image_size, config.patch_size, generator)
@@ -112,10 +117,10 @@ def _pathfinder(config: Config, cache: Path | None, device: torch.device | str) 
     return Task(train.name, train, test, regions, config.validation_images, made.distance_accuracy)
 
 
-def _same_class(config: Config, folder: Path | None, device: torch.device | str) -> Task:
+def _same_class(config: Config, data: Path | None, device: torch.device | str) -> Task:
     splits = []
     for split, count in (("train", config.train_images + config.validation_images), ("test", config.test_images)):
-        source = sources.load(config.source, split, folder)
+        source = sources.load(config.source, split, data)
         scale = config.image_size / SAME_CLASS_SIZE
         splits.append(SameClassPairs.of(source, count, config.distance, seed=config.data_seed, scale=scale).to(device))
     squares = [Region(*square) for square in splits[0].squares]

@@ -75,7 +75,9 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: runs/ and a name of the configuration)")
     parser.add_argument("--resume", action="store_true", help="continue the run in the folder, if there is one")
     parser.add_argument("--device", type=device, default="cpu", metavar="D", help="where to compute: cpu, cuda, ... (default cpu)")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder where CIFAR10 lies or is downloaded to; Pathfinder is made anew")
+    parser.add_argument(
+        "--data", type=Path, metavar="PLACE", help="folder where CIFAR10 lies or is downloaded to, or a file of cnn-reg data pathfinder"
+    )
     parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard's events into the run's folder")
     parser.add_argument("--wandb", metavar="PROJECT", help="also send the records to Weights & Biases")
     parser.set_defaults(run=run)

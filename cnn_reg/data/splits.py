@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,12 +80,21 @@ def load_splits(
     num_test: int = TEST,
     *,
     size: int = SIZE,
+    wanted: Mapping[str, Any] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Splits:
     """The same of a file: its first ``num_train`` images, and the next ``num_test``.
 
+    Args:
+        path: A file of :func:`cnn_reg.data.pathfinder_file.write`.
+        num_train: Training images.
+        num_test: Test images.
+        size: Rows and columns after reduction.
+        wanted: What the file has to have been made with: any of ``path_length``, ``seed`` and ``matched``.
+        progress: Called with the number of images there are, after every piece of them.
+
     Raises:
-        ValueError: The file is damaged, of another kind, or holds fewer images.
+        ValueError: The file is damaged, of another kind, made with other settings, or holds fewer images.
         OSError: It cannot be read.
 
     Example:
@@ -98,6 +107,9 @@ def load_splits(
     count, found = _count(num_train, num_test), pathfinder_file.read(path)
     if count > len(found.ends):
         raise ValueError(f"{os.fspath(path)} holds {len(found.ends)} images; {num_train} + {num_test} are wanted")
+    other = [f"{name} {found.config[name]}, not {value}" for name, value in (wanted or {}).items() if found.config[name] != value]
+    if other:
+        raise ValueError(f"{os.fspath(path)} holds other images: {', '.join(other)}")
     known = found.known
 
     def part(begin: int) -> Piece:

@@ -45,7 +45,7 @@ class Job:
     Args:
         config: What is trained.
         root: The sweep's folder.
-        data: Where CIFAR10 lies or is downloaded to.
+        data: As of :func:`cnn_reg.tasks.make_task`.
 
     Example:
         >>> Job(Config(), Path("runs")).folder.parent

@@ -72,7 +72,7 @@ def run_config(
         folder: Where its files lie.
         device: Where to compute.
         joined: This process among those that train together.
-        data: Where CIFAR10 lies or is downloaded to.
+        data: As of :func:`cnn_reg.tasks.make_task`.
         cache: Folder of images that were made before, for runs that have the same.
         resume: Go on with the run that is in the folder, if there is one; one that is complete is left as it is.
         watch: Who is told how it goes.
