@@ -29,7 +29,7 @@ from torch import Tensor
 from bench.contestants import Contestant, relative_error
 from bench.hardware import describe
 from bench.timing import race
-from tensornet.dynamics.blocks import Blocks
+from tensornet.dynamics.blocks import Blocks, kept_tensors
 from tensornet.dynamics.experiments import experiment
 from tensornet.dynamics.observations import Entries
 from tensornet.dynamics.training import Training
@@ -138,8 +138,7 @@ def replayed(training: Training, steps: int = 200) -> tuple[float, float]:
         return loss
 
     step()
-    kept = [value for value in training.optimizer.param_groups[0].values() if isinstance(value, Tensor)]
-    blocks = Blocks(step, [*training.parameters, *kept], steps)
+    blocks = Blocks(step, [*training.parameters, *kept_tensors(training.optimizer)], steps)
     blocks.run(steps)
     start = time.perf_counter()
     blocks.run(steps)

@@ -209,7 +209,7 @@ def _labels(labels: Any, batch: int, classes: int) -> torch.Tensor:
         raise TypeError(f"output must be a function or a tensor of {batch} integer labels; got {given}")
     if not bool(((labels >= 0) & (labels < classes)).all()):
         raise ValueError(f"labels must be from 0 to {classes - 1}; got {int(labels.min())} to {int(labels.max())}")
-    return labels.long()
+    return labels.long().clone() if labels.is_inference() else labels.long()
 
 
 def _one_a_sample(values: torch.Tensor, batch: int) -> torch.Tensor:

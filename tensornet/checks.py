@@ -28,8 +28,8 @@ def integer(name: str, value: Any, least: int | None = None) -> int:
         raise TypeError(f"{name} must be an integer; got {short(value)} of type {type(value).__name__}")
     if least is not None and number < least:
         raise ValueError(f"{name} must be at least {least}; got {number}")
-    if number >= 2**63:
-        raise ValueError(f"{name} must be below 2**63; got {number}")
+    if number.bit_length() > 63:
+        raise ValueError(f"{name} must fit into 64 bits; got {short(number)}")
     return number
 
 

@@ -443,7 +443,7 @@ class HTF(nn.Module):
         places = tuple(weight.data_ptr() for weight in weights)
         if key not in self._captured or self._captured[key][0] != places:
             with torch.no_grad():
-                self._captured[key] = (places, function, graphs.capture(function, *inputs))
+                self._captured[key] = (places, function, graphs.capture(function, *inputs, device=weights[0].device))
         return self._captured[key][2](*inputs)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -140,8 +140,8 @@ TABLE = {
     ),
     "tensornet.cli.learning": Row("completion.completer completion.fitting distributed files.runs", "rich"),
     "tensornet.cli.complete": Row(
-        "arguments learning peers completion.completer contraction.execute distributed files files.entries files.objects files.partial "
-        "files.pictures files.tables",
+        "arguments learning peers completion.completer completion.fitting contraction.execute distributed files files.entries "
+        "files.objects files.partial files.pictures files.tables",
         "numpy rich torch",
     ),
     "tensornet.cli.verify": Row("arguments dynamics.theory.records dynamics.theory.statements", "rich"),
@@ -228,7 +228,9 @@ TABLE = {
     ),
     "cnn_reg.results.sweep_page": Row("charts pages plots records rows tables wording"),
     "cnn_reg.cli.data": Row("cli.arguments data.baseline data.pair_file data.pathfinder_file data.sources", "rich"),
-    "cnn_reg.cli.locality": Row("cli.arguments files.storage config figures locality_profile networks tasks trained", "rich torch"),
+    "cnn_reg.cli.locality": Row(
+        "cli.arguments files.storage config figures locality_profile networks results.wording tasks trained", "rich torch"
+    ),
     "cnn_reg.cli.train": Row(
         "tensornet cli.arguments config distributed interrupts training.loop training.running training.trackers training.trainer",
         "rich",

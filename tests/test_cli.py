@@ -114,6 +114,8 @@ class TestCommand:
             (["complete", "--set", "penalties=3"], "unknown setting penalties; choose from penalty, weight_decay, optimizer"),
             (["complete", "--set", "patience=soon"], "patience must be an integer; got 'soon'"),
             (["complete", "--set", "penalty"], "a field is set as KEY=VALUE"),
+            (["complete", "--set", "lr=-1"], "lr must be finite and at least 0; got -1.0"),
+            (["complete", "--set", "validation=1"], "validation must be a share from 0 to below 1; got 1.0"),
         ],
     )
     def test_wrong_arguments_give_one_line_and_code_2(self, arguments, said, waves, capsys):

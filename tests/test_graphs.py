@@ -45,3 +45,15 @@ def test_training_steps_can_be_captured() -> None:
     losses = [float(call(torch.zeros(3, device="cuda"))) for _ in range(5)]
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("index", range(2))
+def test_a_function_without_inputs_on_any_device(index: int) -> None:
+    if index >= torch.cuda.device_count():
+        pytest.skip("there is no such device")
+    device = torch.device("cuda", index)
+    total = torch.zeros((), device=device)
+    call = capture(lambda: total.add_(1), device=device)
+    total.zero_()
+    assert [float(call()) for _ in range(3)] == [1.0, 2.0, 3.0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from cnn_reg.config import Config
+from cnn_reg.config import Config, as_dict
 from cnn_reg.figures import draw_locality
 from cnn_reg.locality_profile import locality_profile
 from cnn_reg.networks import build_network
+from cnn_reg.results.wording import varying, words
 from cnn_reg.tasks import make_task
 from cnn_reg.trained import load_network
 from tensornet.cli.arguments import device, examples, positive
@@ -68,8 +70,8 @@ def run(arguments: Any, console: Console) -> int:
     if len(kinds) > 1:
         raise ValueError(f"runs are compared on images of one data set and size; got {', '.join(kinds)}")
     task = make_task(loaded[0][0], arguments.data, arguments.device)
-    several = len({_place(config) for config, _ in loaded}) > 1
-    networks = [(_title(config, several), network) for config, network in loaded]
+    differing = {"coefficient", "seed", *varying([config for config, _ in loaded])}
+    networks = [(_title(config, differing), network) for config, network in loaded]
     if arguments.untrained:
         first = loaded[0].config
         torch.manual_seed(first.seed)
@@ -94,11 +96,5 @@ def run(arguments: Any, console: Console) -> int:
     return 0
 
 
-def _place(config: Config) -> str:
-    """Which of a data set's tasks it is."""
-    return f"path length {config.path_length}" if config.dataset == "pathfinder" else f"distance {config.distance}"
-
-
-def _title(config: Config, several: bool) -> str:
-    """What tells a run from the others; ``several`` means that they were trained on different tasks."""
-    return f"{_place(config)}, " * several + f"coefficient {config.coefficient:g}, seed {config.seed}"
+def _title(config: Config, fields: Collection[str]) -> str:
+    return words((name, value) for name, value in as_dict(config).items() if name in fields)

@@ -214,6 +214,17 @@ def died(job: Job, reason: str) -> Outcome:
     return Outcome(job, State.FAILED, reason)
 
 
+def await_release(job: Job) -> None:
+    """Waits, not long, until the lock of a process that is gone is gone too.
+
+    Example:
+        >>> import tempfile
+        >>> await_release(Job(Config(), Path(tempfile.mkdtemp())))
+    """
+    with contextlib.suppress(OSError, Timeout), FileLock(job.folder / LOCK, timeout=RELEASE):
+        pass
+
+
 def _record(job: Job, reason: str, trace: str) -> None:
     known = {"reason": reason, "traceback": trace, "host": socket.gethostname(), "time": datetime.now(UTC).isoformat(timespec="seconds")}
     with contextlib.suppress(OSError):  # on a full disk the outcome says what happened all the same

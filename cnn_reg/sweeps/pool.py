@@ -15,7 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from cnn_reg.sweeps.executors import LOOK, Executor, looking, stop_file
-from cnn_reg.sweeps.jobs import Job, Outcome, Place, died, perform
+from cnn_reg.sweeps.jobs import Job, Outcome, Place, await_release, died, perform
 from tensornet.interrupts import signals
 
 DEATHS = 1  # processes of a run that may die before it is recorded as failed
@@ -39,9 +39,9 @@ def local_processes(places: Sequence[Place]) -> Iterator[Executor]:
         ...     list(execute([], lambda: False))
         []
     """
-    workers = [_worker() for _ in places]
+    workers, deaths = [_worker() for _ in places], Counter[Job]()
     try:
-        yield lambda jobs, stopping: _execute(jobs, stopping, places, workers)
+        yield lambda jobs, stopping: _execute(jobs, stopping, places, workers, deaths)
     finally:
         for worker in workers:
             worker.shutdown(wait=True, cancel_futures=True)
@@ -52,13 +52,16 @@ def _worker() -> ProcessPoolExecutor:
 
 
 def _execute(
-    jobs: Sequence[Job], stopping: Callable[[], bool], places: Sequence[Place], workers: list[ProcessPoolExecutor]
+    jobs: Sequence[Job],
+    stopping: Callable[[], bool],
+    places: Sequence[Place],
+    workers: list[ProcessPoolExecutor],
+    deaths: Counter[Job],
 ) -> Iterator[Outcome]:
     if not jobs:
         return
     waiting, idle = deque(jobs), deque(range(len(places)))
     running: dict[Future[Outcome], tuple[int, Job]] = {}
-    deaths: Counter[Job] = Counter()
     stop = stop_file(jobs[0].root)
     try:
         while running or (waiting and not stopping()):
@@ -74,6 +77,7 @@ def _execute(
                     yield future.result()
                 elif deaths[job] < DEATHS:
                     deaths[job] += 1
+                    await_release(job)
                     waiting.append(job)
                 else:
                     yield died(job, KILLED)

@@ -21,6 +21,7 @@ from tensornet.cli import peers
 from tensornet.cli.arguments import INTERRUPTED, assignment, device, examples, positive, seed, share, sizes, tree
 from tensornet.cli.learning import learn
 from tensornet.completion.completer import TensorCompleter
+from tensornet.completion.fitting import Settings
 from tensornet.contraction.execute import available_memory
 from tensornet.distributed import Processes, processes
 from tensornet.files import partial, tables
@@ -228,6 +229,9 @@ def _settings(assignments: Sequence[tuple[str, str]]) -> dict[str, Any]:
             found[name] = SETTINGS[name](text)
         except ValueError:
             raise ValueError(f"{name} must be {'an integer' if SETTINGS[name] is int else 'a number'}; got {text!r}") from None
+    if not 0 <= found.get("validation", 0) < 1:
+        raise ValueError(f"validation must be a share from 0 to below 1; got {found['validation']}")
+    Settings((), **{name: value for name, value in found.items() if name != "validation"})  # checks them
     return found
 
 

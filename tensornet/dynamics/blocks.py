@@ -10,6 +10,22 @@ from torch import Tensor
 from tensornet.graphs import capture
 
 
+def kept_tensors(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """What an optimizer that has done a step keeps for the next one.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.ones(2))
+        >>> weight.grad = torch.ones(2)
+        >>> optimizer = torch.optim.SGD([weight], lr=0.1, momentum=0.9)
+        >>> optimizer.step()
+        >>> kept_tensors(optimizer)
+        [tensor([1., 1.])]
+    """
+    kept = [value for state in optimizer.state.values() for value in state.values()]
+    kept += [value for group in optimizer.param_groups for name, value in group.items() if name != "params"]
+    return [value for value in kept if isinstance(value, Tensor)]
+
+
 class Blocks:
     """Repeats a training step without waiting for it; on a CUDA device the step is captured as a graph, and replayed.
 
@@ -31,27 +47,21 @@ class Blocks:
     """
 
     def __init__(self, step: Callable[[], Tensor], state: Sequence[Tensor], size: int) -> None:
-        self.size = size
         self._state = list(state)
         self._start = [tensor.detach().clone() for tensor in state]
-        self._losses = torch.zeros(size, dtype=torch.float64, device=state[0].device)
-        self._place = torch.zeros(1, dtype=torch.int64, device=state[0].device)
-
-        def recorded() -> None:
-            loss = step()
-            self._losses.index_copy_(0, self._place, loss.double().view(1))
-            self._place.add_(1).remainder_(size)  # capturing calls it more often than a small block has places
-
-        self._step: Callable[[], object] = recorded
-        if state[0].is_cuda:
-            self._step = capture(recorded)
+        device = state[0].device
+        self._losses = torch.zeros(size, dtype=torch.float64, device=device)
+        self._step = step
+        if device.type == "cuda":
+            self._step = capture(step, device=device)
             self.rewind(0)
 
     def run(self, count: int) -> list[float]:
-        """Does ``count`` steps and returns their losses."""
+        """Does ``count`` steps, at most as many as a block has, and returns their losses."""
         with torch.no_grad():
             torch._foreach_copy_(self._start, self._state)
-        self._repeat(count)
+        for loss in self._losses[:count].unbind():
+            loss.copy_(self._step())
         found: list[float] = self._losses[:count].tolist()
         return found
 
@@ -59,9 +69,5 @@ class Blocks:
         """Leaves what the latest block came to after its first ``count`` steps."""
         with torch.no_grad():
             torch._foreach_copy_(self._state, self._start)
-        self._repeat(count)
-
-    def _repeat(self, count: int) -> None:
-        self._place.zero_()
         for _ in range(count):
             self._step()

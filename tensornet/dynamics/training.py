@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tensornet.analysis.ranks import matricize
-from tensornet.dynamics.blocks import Blocks
+from tensornet.dynamics.blocks import Blocks, kept_tensors
 from tensornet.dynamics.experiments import OPTIMIZERS, Experiment
 from tensornet.dynamics.losses import Loss
 from tensornet.dynamics.measures import label, measure
@@ -28,7 +28,8 @@ BLOCK = 256  # steps at most before the host looks at their losses
 class Training:
     """An experiment on its way.
 
-    On a CUDA device the steps between two records are replays of a CUDA graph, unless batches or noise are drawn.
+    On a CUDA device the steps between two records are replays of a CUDA graph, where the gradient goes through the end tensor and neither
+    batches nor noise are drawn; gradient flow has steps of its own.
 
     Args:
         experiment: What to do.
@@ -68,8 +69,8 @@ class Training:
         self.closure = self._loss if experiment.optimizer == "flow" else None
         self.optimizer = OPTIMIZERS[experiment.optimizer](self.parameters, lr=experiment.lr)
         self.step, self.calm, self.seconds, self.ended = 0, 0, 0.0, ""
-        drawn = experiment.batch > 0 or experiment.noise > 0
-        self.blocked = self.parameters[0].is_cuda and not drawn and experiment.optimizer != "flow"
+        alike = not experiment.batch and not experiment.noise and experiment.optimizer != "flow" and self.objective.way == "contract"
+        self.blocked = self.parameters[0].is_cuda and alike
         self._blocks: Blocks | None = None
 
     def run(self, stopping: Callable[[], bool] = lambda: False) -> Iterator[dict[str, Any]]:
@@ -101,6 +102,8 @@ class Training:
             if not self.ended:
                 self.optimizer.step(self.closure)
                 self.step += 1
+                if self.blocked and not self._blocks:  # now the optimizer has all that it keeps
+                    self._blocks = Blocks(self._whole_step, [*self.parameters, *kept_tensors(self.optimizer)], BLOCK)
             self.seconds += time.perf_counter() - start
             if record is not None:
                 yield {**record, "lr": self._rate()}
@@ -108,10 +111,8 @@ class Training:
     def _block(self) -> bool:
         """Does the steps up to the next record, or to the one at which the run ends; whether there was one."""
         count = min(-self.step % self.experiment.record_every, self.experiment.max_steps - self.step, BLOCK)
-        if not self.blocked or count < 1:
+        if not self._blocks or count < 1:
             return False
-        if self._blocks is None:
-            self._blocks = Blocks(self._whole_step, [*self.parameters, *_tensors(self.optimizer)], BLOCK)
         for done, loss in enumerate(self._blocks.run(count)):
             calm = self._calm(loss)
             if self._end(loss, calm):
@@ -195,7 +196,7 @@ class Training:
             with torch.no_grad():
                 for parameter, weight in zip(self.parameters, state["weights"], strict=True):
                     parameter.copy_(weight)
-            self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+            self.optimizer.load_state_dict(_for_device(copy.deepcopy(state["optimizer"]), self.optimizer))
             self._blocks = None  # the optimizer's tensors are other ones now
             self.generator.set_state(state["generator"])
             self.step, self.calm, self.seconds, self.ended = (state[name] for name in ("step", "calm", "seconds", "ended"))
@@ -203,11 +204,11 @@ class Training:
             raise ValueError(f"the checkpoint does not belong to this experiment ({error})") from None
 
 
-def _tensors(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """What the optimizer keeps between steps; after the first step, when all of it is there."""
-    kept = [value for state in optimizer.state.values() for value in state.values()]
-    kept += [value for group in optimizer.param_groups for name, value in group.items() if name != "params"]
-    return [value for value in kept if isinstance(value, Tensor)]
+def _for_device(loaded: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """An optimizer's state, of whichever device, with what depends on the device as the optimizer has it."""
+    for group, own in zip(loaded["param_groups"], optimizer.param_groups):
+        group.update({name: own[name] for name in ("capturable",) if name in own})
+    return loaded
 
 
 def make_problem(experiment: Experiment, generator: torch.Generator) -> Problem:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from tensornet.checks import line
 
-FORMAT = 1  # of the files written here; raised when older programs could not read them
+FORMAT = 2  # of the files written here and of those that can be read
 
 
 # Atomic files
@@ -55,10 +55,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise FileNotFoundError(f"the folder {path.parent} does not exist")
     new = path.with_name(f".{path.stem[:100]}.{secrets.token_hex(4)}{path.suffix}")
     os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-    usual = new.stat().st_mode
     try:
         yield new
-        new.chmod(usual)  # safetensors makes files that no one else may read
         _flush(new)
         new.replace(path)
     except OSError as error:
@@ -147,10 +145,13 @@ def write_nested(path: str | os.PathLike[str], data: Any, *, kind: str) -> None:
     header = {"format": FORMAT, "kind": kind, "checksum": _checksum(FORMAT, kind, structure, tensors)}
     metadata = {"tensornet": json.dumps(header), "structure": structure}
     with replacing(path) as new:
+        usual = new.stat().st_mode
         try:
             save_file(tensors, new, metadata)
         except SafetensorError as error:
             raise OSError(line(error)) from None
+        if new.stat().st_mode != usual:  # safetensors makes files that no one else may read
+            new.chmod(usual)
 
 
 def read_nested(path: str | os.PathLike[str], *, kind: str, device: torch.device | str = "cpu") -> Any:
@@ -196,17 +197,18 @@ def read_one_of(path: str | os.PathLike[str], kinds: Sequence[str], *, device: t
     try:
         header = json.loads(metadata["tensornet"])
         structure = json.loads(metadata["structure"])
-        found, version, checksum = header["kind"], int(header["format"]), header["checksum"]
+        found, version, checksum = header["kind"], int(header["format"]), header.get("checksum")
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
         raise ValueError(f"{name} is a safetensors file, but not one of tensornet's") from None
-    if version > FORMAT:
-        raise ValueError(f"{name} has format {version}; this version of tensornet reads formats up to {FORMAT}")
+    if version != FORMAT:
+        raise ValueError(f"{name} has format {version}; this version of tensornet reads format {FORMAT}")
     if found not in kinds:
         raise ValueError(f"{name} holds a {found}; a {' or '.join(kinds)} is needed")
     if checksum != _checksum(version, found, metadata["structure"], tensors):
         raise ValueError(f"{name} is damaged (its checksum is another)")
+    tensors = {key: tensor.to(device) for key, tensor in tensors.items()}
     try:
-        return found, _decode(structure, {key: tensor.to(device) for key, tensor in tensors.items()})
+        return found, _decode(structure, tensors)
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
         raise ValueError(f"{name} is damaged ({line(error)})") from None
 

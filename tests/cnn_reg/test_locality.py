@@ -155,10 +155,10 @@ class TestCommand:
         assert "Pathfinder, path length 7" in capsys.readouterr().out
 
     def test_runs_of_other_tasks_are_told_apart(self, tmp_path, capsys):
-        first, second = make_run(tmp_path / "a", 0.0), make_run(tmp_path / "b", 0.0, path_length=3)
+        first, second = make_run(tmp_path / "a", 0.0), make_run(tmp_path / "b", 0.0, path_length=3, weight_decay=0.1)
         assert main(["locality", str(first), str(second), "--images", "4", "--out", str(tmp_path / "a.png")]) == 0
         titles = [row["title"] for row in json.loads((tmp_path / "a.json").read_text())]
-        assert titles == ["path length 7, coefficient 0, seed 0", "path length 3, coefficient 0, seed 0"]
+        assert titles == [f"path length {length}, coefficient 0, weight decay {decay:g}, seed 0" for length, decay in ((7, 0), (3, 0.1))]
         capsys.readouterr()
         third = make_run(tmp_path / "c", 0.0, dataset="same-class", source="random")
         assert main(["locality", str(first), str(third)]) == 2

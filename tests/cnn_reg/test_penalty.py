@@ -125,6 +125,9 @@ def test_classes():
     case = _case(classes=3)
     labels = [2, 0, 1, 1, 0]
     labelled, _ = gradient_direction_penalty(case, case.x, LEFT, RIGHT, output=torch.tensor(labels))
+    with torch.inference_mode():
+        inferred, _ = gradient_direction_penalty(case, case.x + 0, LEFT, RIGHT, output=torch.tensor(labels))
+    assert inferred.item() == labelled.item()
     _assert_same(case, labelled, _expected(case, LEFT, RIGHT, order=NEXT, tops=labels))
     largest, info = gradient_direction_penalty(case, case.x, LEFT, RIGHT)
     _assert_same(case, largest, _expected(case, LEFT, RIGHT, order=NEXT, tops=info.outputs.argmax(1).tolist()))

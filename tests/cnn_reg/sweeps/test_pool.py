@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from sweep_cases import epochs_of, grid_file, make_jobs, results
 from cnn_reg.sweeps.executors import in_process
 from cnn_reg.sweeps.jobs import LOCK, Place, State, failure_of, state_of
 from cnn_reg.sweeps.pool import KILLED, local_processes
+from tensornet.files.runs import RECORDS
 
 ROOT = Path(__file__).parents[3]
 PLACES = [Place("cpu", 1), Place("cpu", 1)]
@@ -49,19 +51,22 @@ def test_processes_live_on_between_jobs_and_give_what_this_process_gives(tmp_pat
 @pytest.mark.parametrize("deaths", [1, 2])
 def test_a_process_that_is_killed_takes_no_other_with_it(deaths, tmp_path):
     jobs = make_jobs(tmp_path, seeds=3, epochs=30)
-    killed = []
+    killed, records = [], []
 
     def stopping():  # asked again and again while jobs go on
         if len(killed) < deaths and epochs_of(jobs[0].folder) > 3 * len(killed):
             for process in map(psutil.Process, children() - set(killed)):
-                if any(file.path == str(jobs[0].folder / LOCK) for file in process.open_files()):
-                    process.kill()
-                    killed.append(process.pid)
+                with contextlib.suppress(psutil.Error):
+                    if any(file.path == str(jobs[0].folder / LOCK) for file in process.open_files()):
+                        records.append((jobs[0].folder / RECORDS).read_text().splitlines()[0])
+                        process.kill()
+                        killed.append(process.pid)
         return False
 
     with local_processes(PLACES) as execute:
         outcomes = {outcome.job: outcome for outcome in execute(jobs, stopping)}
     assert len(killed) == deaths
+    assert (jobs[0].folder / RECORDS).read_text().startswith(records[0])  # with its time: the first epoch was made once
     assert [outcomes[job].state for job in jobs[1:]] == [State.DONE, State.DONE]
     if deaths == 1:  # it went on
         assert outcomes[jobs[0]].state is State.DONE
