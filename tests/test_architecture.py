@@ -191,7 +191,7 @@ TABLE = {
     "cnn_reg.training.objective": Row("config penalty regions arithmetic metrics", "torch"),
     "cnn_reg.training.trainer": Row("checks checkpoint config data distributed schedule tasks metrics objective", "torch"),
     "cnn_reg.training.loop": Row("files.runs trainer"),
-    "cnn_reg.training.trackers": Row(),
+    "cnn_reg.training.trackers": Row(lazy="torch wandb"),
     "cnn_reg.figures": Row("files.storage", lazy="matplotlib"),
     "cnn_reg.training.running": Row(
         "tensornet files.runs files.storage config figures networks tasks twice arithmetic distributed loop trainer", "torch"

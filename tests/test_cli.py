@@ -440,7 +440,7 @@ class TestBadFiles:
         monkeypatch.setitem(sys.modules, "pyarrow", None)
         assert call("complete", "table.parquet", "--out", "full.csv") == 2
         assert capsys.readouterr().err == (
-            "tensornet: error: the package pyarrow is needed for this; install it with pip install 'tensornet-htf[data]'\n"
+            "tensornet: error: the package pyarrow is needed for this; pip install '.[data]' in the project's folder installs it\n"
         )
 
 

@@ -34,4 +34,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ),
         SUBCOMMANDS,
     )
-    return commands.run(parser, arguments, extra="cnn")
+    return commands.run(parser, arguments)

@@ -49,7 +49,9 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--out", type=Path, default=Path("locality.png"), metavar="FILE", help="the picture (default locality.png)")
     parser.add_argument("--images", type=positive, default=IMAGES, metavar="N", help=f"test images (default {IMAGES})")
     parser.add_argument("--untrained", action="store_true", help="also show the first run's network before training")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the data sets' files")
+    parser.add_argument(
+        "--data", type=Path, metavar="PLACE", help="folder where CIFAR10 lies or is downloaded to, or a file of cnn-reg data pathfinder"
+    )
     parser.add_argument("--device", type=device, default="cpu", metavar="D", help="where to compute (default cpu)")
     parser.set_defaults(run=run)
 

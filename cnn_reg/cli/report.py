@@ -36,11 +36,13 @@ def add_command(commands: Any) -> None:
             "predictions, pictures of locality, and a table of the epochs. Of a folder of runs: the figure, a table of all runs, and a\n"
             "few lines on each."
         ),
-        epilog=examples("cnn-reg report runs/study", "cnn-reg report runs/study/length-5-coefficient-3-seed-0 --out page.html"),
+        epilog=examples("cnn-reg report runs/study", "cnn-reg report runs/pathfinder-7-resnet18-coefficient-9-seed-0 --out page.html"),
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="a run's folder, or one with runs below it")
     parser.add_argument("--out", type=Path, metavar="FILE", help=f"the page (default {PAGE} in the folder)")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="where CIFAR10 lies or is downloaded to")
+    parser.add_argument(
+        "--data", type=Path, metavar="PLACE", help="where CIFAR10 lies or is downloaded to, or a file of cnn-reg data pathfinder"
+    )
     parser.add_argument("--device", type=device, default="cpu", metavar="D", help="where to compute (default cpu)")
     parser.set_defaults(run=run)
 

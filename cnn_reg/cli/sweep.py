@@ -86,7 +86,7 @@ def run(arguments: Any, console: Console) -> int:
         >>> from cnn_reg.cli import main
         >>> out = tempfile.mkdtemp() + "/sweep"
         >>> main(["sweep", "fig6-pathfinder", "--scale", "small", "--set", "seed=0", "--out", out, "--dry-run"])  # doctest: +ELLIPSIS
-        fig6-pathfinder (small): 12 runs...
+        fig6-pathfinder (small): 4 runs...
         0
     """
     grid = chosen_grid(arguments)

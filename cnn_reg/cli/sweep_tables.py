@@ -63,7 +63,8 @@ def show_plan(console: Console, grid: Grid, root: Path) -> None:
         say(_search(grid))
     done = sum(state is State.DONE for state in known.values())
     told = f"about {_time(seconds)} one after the other, at the speed of the {_count(done, 'run')} done"
-    say(f"Left: {left / 1e15:.3g} x 10^15 operations at most; {told if done else 'how long that takes is told once a run is done'}.")
+    what = "Left, besides the search" if grid.search else "Left"
+    say(f"{what}: {left / 1e15:.3g} x 10^15 operations at most; {told if done else 'how long that takes is told once a run is done'}.")
     for job, state in known.items():
         if state is State.FAILED:
             say(f"failed: {job.folder.name}: {failure_of(job.folder)['reason']}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,25 +20,20 @@ def numbers(record: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in record.items() if isinstance(value, int | float) and name != "epoch"}
 
 
-def _load(module: str, package: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError:
-        raise ValueError(f"the package {package} is not installed; pip install 'tensornet-htf[track]'") from None
-
-
 @contextlib.contextmanager
 def tensorboard(folder: Path) -> Iterator[Tracker]:
     """A function that writes an epoch's record as TensorBoard's events into a folder.
 
     Raises:
-        ValueError: The package tensorboard is not installed.
+        ModuleNotFoundError: The package tensorboard is not installed.
 
     Example:
         >>> with tensorboard(Path("run")) as track:  # doctest: +SKIP
         ...     track({"epoch": 1, "train_loss": 0.5})
     """
-    with _load("torch.utils.tensorboard", "tensorboard").SummaryWriter(str(folder)) as writer:
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(folder)) as writer:
 
         def track(record: Mapping[str, Any]) -> None:
             for name, value in numbers(record).items():
@@ -54,12 +48,13 @@ def wandb(folder: Path, project: str, run_id: str, config: Mapping[str, Any]) ->
     """A function that sends an epoch's record to Weights & Biases, where a run of the same id is continued.
 
     Raises:
-        ValueError: The package wandb is not installed.
+        ModuleNotFoundError: The package wandb is not installed.
 
     Example:
         >>> with wandb(Path("run"), "locality", "0123456789ab", {"seed": 0}) as track:  # doctest: +SKIP
         ...     track({"epoch": 1, "train_loss": 0.5})
     """
-    service = _load("wandb", "wandb")
+    import wandb as service
+
     with service.init(project=project, id=run_id, resume="allow", dir=str(folder), config=dict(config)) as run:
         yield lambda record: run.log(numbers(record), step=record["epoch"])

@@ -34,4 +34,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     modules = (demo, complete, plan, dynamics, figure, verify)
     parser = commands.command(PROGRAM, "Hierarchical tensor factorizations of any mode tree.", epilog, modules)
-    return commands.run(parser, arguments, extra="data")
+    return commands.run(parser, arguments)

@@ -13,6 +13,8 @@ from tensornet import __version__
 from tensornet.cli.arguments import INTERRUPTED, Parser
 from tensornet.distributed import OtherProcessError
 
+EXTRAS = {"mlxtend": "cnn", "ray": "cluster", "optuna": "cluster", "tensorboard": "track", "wandb": "track"}  # of packages; others: data
+
 
 def command(program: str, description: str, epilog: str, modules: Iterable[ModuleType]) -> Parser:
     """The parser of a command, with the subcommands that the modules' ``add_command`` add.
@@ -30,7 +32,7 @@ def command(program: str, description: str, epilog: str, modules: Iterable[Modul
     return parser
 
 
-def run(parser: Parser, arguments: Sequence[str] | None, extra: str) -> int:
+def run(parser: Parser, arguments: Sequence[str] | None) -> int:
     """Runs the subcommand that the arguments choose, and returns the exit code.
 
     The code is 0 after success, 2 after an error, which is one line on the standard error stream, and 130 after Ctrl-C. Where a
@@ -40,7 +42,7 @@ def run(parser: Parser, arguments: Sequence[str] | None, extra: str) -> int:
         SystemExit: After ``--help`` and ``--version`` with code 0, and for arguments that the parser does not know with code 2.
 
     Example:
-        >>> run(command("tool", "A tool.", "", []), [], "data")  # doctest: +ELLIPSIS
+        >>> run(command("tool", "A tool.", "", []), [])  # doctest: +ELLIPSIS
         usage: tool [-h] [--version] COMMAND ...
         ...
         0
@@ -65,7 +67,8 @@ def run(parser: Parser, arguments: Sequence[str] | None, extra: str) -> int:
             say("interrupted")
             return INTERRUPTED
         except ModuleNotFoundError as error:
-            say(f"error: the package {error.name} is needed for this; install it with pip install 'tensornet-htf[{extra}]'")
+            extra = EXTRAS.get(error.name or "", "data")
+            say(f"error: the package {error.name} is needed for this; pip install '.[{extra}]' in the project's folder installs it")
         except OSError as error:
             say(f"error: {error.filename}: {error.strerror}" if error.filename and error.strerror else f"error: {error}")
         except OtherProcessError:  # that process says what is wrong

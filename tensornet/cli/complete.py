@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import math
 import time
@@ -18,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tensornet.cli import peers
-from tensornet.cli.arguments import INTERRUPTED, assignment, device, examples, positive, seed, share, sizes, tree
+from tensornet.cli.arguments import INTERRUPTED, assignment, device, examples, positive, seed, share, tree
 from tensornet.cli.learning import learn
 from tensornet.completion.completer import TensorCompleter
 from tensornet.completion.fitting import Settings
@@ -32,7 +33,7 @@ from tensornet.files.pictures import photograph
 
 Entries = tuple[NDArray[Any], NDArray[Any]]  # indices (B, N) and values (B,)
 SHARE = 0.3  # of the photograph's pixels that are known
-HELD_OUT = 0.02  # share of a picture's known pixels that chooses the best state
+HELD_OUT = 0.02  # share of a picture's known pixels that chooses the best state, unless another one is set
 STATE_BYTES = 32  # for every weight: itself, its gradient, and copies in the optimizer and in the states that are kept
 LEARNED = ".safetensors"  # ends the names of files that hold what was learned
 SETTINGS = {  # of TensorCompleter, which --set changes
@@ -155,8 +156,11 @@ def add_command(commands: Any) -> None:
 def _smooth(text: str) -> Any:
     if text in ("auto", "none"):
         return "auto" if text == "auto" else None
-    found = sizes(text)
-    return dict(enumerate(found)) if isinstance(found, tuple) else found
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a length is needed, several with commas between, auto or none; got {text!r}") from None
+    return dict(enumerate(found)) if len(found) > 1 else found[0]
 
 
 def run(arguments: Any, console: Console) -> int:
@@ -189,7 +193,8 @@ def run(arguments: Any, console: Console) -> int:
 
 def _complete(arguments: Any, console: Console, joined: Processes, place: torch.device) -> int:
     settings = _settings(arguments.set)
-    data = joined.together(lambda: _stream(arguments) if arguments.stream or arguments.values else _read_all(arguments))
+    held_out_share = settings.get("validation", HELD_OUT)
+    data = joined.together(lambda: _stream(arguments) if arguments.stream or arguments.values else _read_all(arguments, held_out_share))
     name = arguments.file or "The photograph china.jpg of scikit-learn"
     console.print(f"{name}: {data.text}", highlight=False, soft_wrap=True)
     completer = TensorCompleter(
@@ -235,7 +240,7 @@ def _settings(assignments: Sequence[tuple[str, str]]) -> dict[str, Any]:
     return found
 
 
-def _read_all(arguments: Any) -> _Data:
+def _read_all(arguments: Any, held_out_share: float) -> _Data:
     """Reads the entries, and checks all that can be checked before any work is done."""
     fraction = arguments.fraction or (None if arguments.file else SHARE)
     known, hidden = _hide(_read(arguments), fraction, arguments.seed)
@@ -245,8 +250,8 @@ def _read_all(arguments: Any) -> _Data:
         _check_other(arguments.out, arguments.file)
         _check_output(arguments.out, known)
     given, held_out = (known.indices, known.values), None
-    if known.kind == "picture":  # held out channel by channel, they would be too easy to predict from the other channels
-        chosen = known.chosen(HELD_OUT, arguments.seed + 1)
+    if known.kind == "picture" and held_out_share:  # channel by channel, they would be too easy to predict from the other channels
+        chosen = known.chosen(held_out_share, arguments.seed + 1)
         if not chosen.all():
             given, held_out = ((known.indices[where], known.values[where]) for where in (~chosen, chosen))
     text = f"{' x '.join(map(str, known.sizes))}, {len(known.values)} of {math.prod(known.sizes)} entries known"

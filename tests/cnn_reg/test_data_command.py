@@ -107,13 +107,15 @@ def test_foreign_files_stay_as_they_are(run, tmp_path):
     assert out.read_text() == "precious"
 
 
-def test_a_missing_package_names_the_extra(run, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("package", "extra"), [("sklearn", "data"), ("mlxtend", "cnn"), ("ray", "cluster")])
+def test_a_missing_package_names_the_extra(run, package, extra, tmp_path, monkeypatch):
     def missing(*_: object, **__: object) -> None:
-        raise ModuleNotFoundError("No module named 'torchvision'", name="torchvision")
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
 
     monkeypatch.setattr(data.pair_file, "write", missing)
     code, _, errors = run("data", "same-class", "--out", tmp_path / "x")
-    assert (code, errors) == (
-        2,
-        "cnn-reg: error: the package torchvision is needed for this; install it with pip install 'tensornet-htf[cnn]'\n",
+    assert code == 2
+    assert (
+        errors
+        == f"cnn-reg: error: the package {package} is needed for this; pip install '.[{extra}]' in the project's folder installs it\n"
     )
