@@ -175,12 +175,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     "quick": {
         "path_length": 3,
-        "train_images": 1000,
         "test_images": 1000,
         "image_size": 64,
         "width": 0.25,
         "coefficient": 1.0,
-        "epochs": 10,
+        "penalty_every": 8,
+        "learning_rate": 0.02,
+        "epochs": 8,
         "channels_last": True,
     },
     "study": {
