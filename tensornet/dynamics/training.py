@@ -102,7 +102,7 @@ class Training:
             if not self.ended:
                 self.optimizer.step(self.closure)
                 self.step += 1
-                if self.blocked and not self._blocks:  # now the optimizer has all that it keeps
+                if self.blocked and self._blocks is None:  # now the optimizer has all that it keeps
                     self._blocks = Blocks(self._whole_step, [*self.parameters, *kept_tensors(self.optimizer)], BLOCK)
             self.seconds += time.perf_counter() - start
             if record is not None:
@@ -111,7 +111,7 @@ class Training:
     def _block(self) -> bool:
         """Does the steps up to the next record, or to the one at which the run ends; whether there was one."""
         count = min(-self.step % self.experiment.record_every, self.experiment.max_steps - self.step, BLOCK)
-        if not self._blocks or count < 1:
+        if self._blocks is None or count < 1:
             return False
         for done, loss in enumerate(self._blocks.run(count)):
             calm = self._calm(loss)
@@ -207,7 +207,8 @@ class Training:
 def _for_device(loaded: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """An optimizer's state, of whichever device, with what depends on the device as the optimizer has it."""
     for group, own in zip(loaded["param_groups"], optimizer.param_groups):
-        group.update({name: own[name] for name in ("capturable",) if name in own})
+        if "capturable" in own:
+            group["capturable"] = own["capturable"]
     return loaded
 
 
