@@ -41,9 +41,6 @@ class Blocks:
         >>> blocks = Blocks(halve, [weight], size=3)
         >>> blocks.run(3), weight.item()
         ([4.0, 2.0, 1.0], 1.0)
-        >>> blocks.rewind(1)
-        >>> weight.item()
-        4.0
     """
 
     def __init__(self, step: Callable[[], Tensor], state: Sequence[Tensor], size: int) -> None:
@@ -57,7 +54,13 @@ class Blocks:
             self.rewind(0)
 
     def run(self, count: int) -> list[float]:
-        """Does ``count`` steps, at most as many as a block has, and returns their losses."""
+        """Does ``count`` steps, at most as many as a block has, and returns their losses.
+
+        Example:
+            >>> weight = torch.tensor(8.0)
+            >>> Blocks(lambda: weight.mul_(0.5).clone(), [weight], size=3).run(2)
+            [4.0, 2.0]
+        """
         with torch.no_grad():
             torch._foreach_copy_(self._start, self._state)
         for loss in self._losses[:count].unbind():
@@ -66,7 +69,16 @@ class Blocks:
         return found
 
     def rewind(self, count: int) -> None:
-        """Leaves what the latest block came to after its first ``count`` steps."""
+        """Leaves what the latest block came to after its first ``count`` steps.
+
+        Example:
+            >>> weight = torch.tensor(8.0)
+            >>> blocks = Blocks(lambda: weight.mul_(0.5).clone(), [weight], size=3)
+            >>> losses = blocks.run(3)
+            >>> blocks.rewind(0)
+            >>> weight.item()
+            8.0
+        """
         with torch.no_grad():
             torch._foreach_copy_(self._state, self._start)
         for _ in range(count):

@@ -285,7 +285,7 @@ class HT:
         """Singular values of the matricizations by all nodes but the root, descending, as many as the ranks: those left out are zero.
 
         Example:
-            >>> HT(ModeTree.star(2), (torch.eye(2), torch.eye(2), torch.ones(2, 2, 1))).singular_values()[0,]
+            >>> HT(ModeTree.star(2), (torch.eye(2), torch.eye(2), torch.ones(2, 2, 1))).singular_values()[0,].round(decimals=4)
             tensor([2., 0.])
         """
         found = {node: values for node, _, values in _decompositions(self.orthogonalised())}

@@ -1,0 +1,56 @@
+"""The committed records of the study are those of the small sweep, whole, and the document says what they hold."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from pathlib import Path
+
+from cnn_reg.cli import main
+from cnn_reg.config import run_id
+from cnn_reg.sweeps.grids import named_grid
+from cnn_reg.trained import read_config
+from tensornet.files.runs import read_records
+from tensornet.files.storage import read_json
+
+DOCS = Path(__file__).parents[2] / "docs"
+STUDY = DOCS / "records" / "fig6-pathfinder-small"
+RUNS = sorted(path.parent for path in STUDY.glob("*/config.json"))
+
+
+def test_the_runs_are_those_of_the_small_sweep():
+    configs = named_grid("fig6-pathfinder", "small").configs()
+    found = {run.name: read_config(run) for run in RUNS}
+    assert len(found) == len(configs)
+    assert set(configs) == {begun.config for begun in found.values()}
+    assert all(name.endswith(run_id(begun.config, begun.version)) for name, begun in found.items())
+
+
+def test_the_document_says_what_the_records_hold():
+    document = (DOCS / "cnn-training.md").read_text(encoding="utf-8")
+    best = {0.0: {}, 3.0: {}}
+    for length in (3, 5):
+        for coefficient in (0.0, 3.0):
+            summaries, bests = [], []
+            for run in RUNS:
+                config, records = read_config(run).config, read_records(run / "metrics.jsonl")
+                if (config.path_length, config.coefficient) == (length, coefficient):
+                    summaries.append(read_json(run / "summary.json"))
+                    assert summaries[-1]["test_accuracy"] == records[-1]["test_accuracy"]
+                    assert len(records) == 24
+                    bests.append(max(record["test_accuracy"] for record in records))
+            summaries.sort(key=lambda summary: summary["seed"])
+            shares = [100 * summary["test_accuracy"] for summary in summaries]
+            each = ", ".join(f"{share:.1f}" for share in shares)
+            row = f"| {length} | {coefficient:g} | {each} | {statistics.mean(shares):.1f} | {statistics.stdev(shares):.1f} |"
+            assert row in document
+            best[coefficient][length] = 100 * max(bests)
+            cosines = [f"{summary['cosine']:.3f}"[1:] for summary in summaries]
+            assert re.search(rf"{cosines[0]}, {cosines[1]}(,| and)\s+{cosines[2]}", document)
+    assert f"the best test accuracy of any epoch without the penalty is {best[0.0][3]:.1f} and {best[0.0][5]:.1f}" in document
+
+
+def test_the_figure_is_drawn_from_the_records(tmp_path, capsys):
+    assert main(["figure", "fig6-pathfinder", "--runs", str(STUDY), "--out", str(tmp_path / "figure.png")]) == 0
+    assert "mean and standard deviation over 3 seeds" in capsys.readouterr().out
+    assert "| coefficient 3 | 5 | 3 | 66.5 |" in (tmp_path / "figure.md").read_text()
