@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -172,5 +173,6 @@ def locality_panels(measured: Sequence[Mapping[str, Any]]) -> list[Panel]:
 def _field(row: Mapping[str, Any], axes: Any) -> None:
     largest = max(max(line) for line in row["field"]) or 1.0
     axes.imshow([[(value / largest) ** 0.25 for value in line] for line in row["field"]], cmap="magma")
-    axes.set_title(f"{row['title']}\nreceptive field, radius {row['radius']:.1f}", fontsize="small")
+    title = textwrap.fill(row["title"], 36)
+    axes.set_title(f"{title}\nreceptive field, radius {row['radius']:.1f}", fontsize="small")
     axes.set_axis_off()

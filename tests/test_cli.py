@@ -257,11 +257,12 @@ class TestComplete:
     @pytest.mark.filterwarnings("default")
     def test_a_diverging_training_is_told_in_one_line(self, waves, monkeypatch, capsys):
         monkeypatch.setattr(Training, "_squares", lambda self, *_: self.white.weight_list()[0].sum() * torch.nan)
-        assert call("complete", "waves.npy", "--out", "full.npy", *QUICK) == 0
-        said = capsys.readouterr().err
-        assert said.startswith("tensornet: warning: the loss is nan at step 1;")
-        assert said.count("\n") == 1
-        assert np.isfinite(np.load("full.npy")).all()
+        assert call("complete", "waves.npy", "--out", "full.npy", *QUICK) == 2
+        shown = capsys.readouterr()
+        assert shown.err.startswith("tensornet: warning: the loss is nan at step 1;")
+        assert shown.err.count("\n") == 1
+        assert shown.out.endswith("Nothing was learned, and nothing is written.\n")
+        assert not waves.joinpath("full.npy").exists()
 
 
 def write_bad_files(folder):
@@ -476,6 +477,13 @@ class TestInterruption:
         full = np.load("full.npy")
         assert np.array_equal(full[~HOLES], WAVES[~HOLES])
         assert np.isfinite(full).all()
+
+    def test_before_the_first_step_nothing_is_lost(self, waves, monkeypatch, capsys):
+        waves.joinpath("full.npy").write_text("mine")
+        interrupted_at(monkeypatch, 0)
+        assert call("complete", "waves.npy", "--out", "full.npy", *QUICK) == 130
+        assert capsys.readouterr().out.endswith("Nothing was learned, and nothing is written.\n")
+        assert waves.joinpath("full.npy").read_text() == "mine"
 
     def test_while_writing_nothing_is_lost(self, waves, monkeypatch, capsys):
         waves.joinpath("full.npy").write_text("mine")

@@ -72,7 +72,9 @@ def run(arguments: Any, console: Console) -> int:
     if len(kinds) > 1:
         raise ValueError(f"runs are compared on images of one data set and size; got {', '.join(kinds)}")
     task = make_task(loaded[0][0], arguments.data, arguments.device)
-    differing = {"coefficient", "seed", *varying([config for config, _ in loaded])}
+    varied = varying([config for config, _ in loaded])
+    differing = {"coefficient", "seed", *varied} - {"test_images"}
+    title = f"{task.title} (the first run's images)" if {"path_length", "distance"} & set(varied) else task.title
     networks = [(_title(config, differing), network) for config, network in loaded]
     if arguments.untrained:
         first = loaded[0].config
@@ -84,13 +86,13 @@ def run(arguments: Any, console: Console) -> int:
         locality_profile(title, network.to(images.device), images)
         for title, network in track(networks, "measuring", console=console, transient=True)
     ]
-    table = Table("network", "mean |cos| near", "far", "receptive radius", "separation rank", "effective rank", title=task.title)
+    table = Table("network", "mean |cos| near", "far", "receptive radius", "separation rank", "effective rank", title=title)
     for row in found:
         near, far = row["cosines"][0], row["cosines"][-1]
         cells = (f"{near['mean']:.4f}", f"{far['mean']:.4f}", f"{row['radius']:.1f} px", str(row["rank"]), f"{row['effective_rank']:.2f}")
         table.add_row(row["title"], *cells)
     console.print(table)
-    draw_locality(arguments.out, found, title=task.title)
+    draw_locality(arguments.out, found, title=title)
     write_json(arguments.out.with_suffix(".json"), found)
     console.print(
         f"The picture is {arguments.out}, its numbers are in {arguments.out.with_suffix('.json')}.", soft_wrap=True, highlight=False

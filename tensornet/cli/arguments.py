@@ -74,7 +74,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def _meant(given: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(given, names, n=1)
+    near = difflib.get_close_matches(given, [name for name in names if name != given], n=1)  # another command may have it
     return f" (did you mean {near[0]}?)" if near else ""
 
 

@@ -211,8 +211,12 @@ def _complete(arguments: Any, console: Console, joined: Processes, place: torch.
     start = time.perf_counter()
     learn(completer, data.given, data.held_out, data.digest, arguments.folder, joined, console)
     seconds = time.perf_counter() - start
+    learned = math.isfinite(completer.state_["best"]["error"])  # not so before the first step, and where the loss was never finite
 
     def end() -> None:
+        if not learned:
+            console.print("Nothing was learned, and nothing is written.", highlight=False)
+            return
         _tell(completer, arguments, console)
         if arguments.out:
             _write(arguments.out, data.known, completer)
@@ -221,7 +225,7 @@ def _complete(arguments: Any, console: Console, joined: Processes, place: torch.
             _report(data.known, data.hidden, completer, seconds, arguments, console)
 
     joined.together(end if joined.rank == 0 else (lambda: None))
-    return INTERRUPTED if completer.interrupted_ else 0
+    return INTERRUPTED if completer.interrupted_ else 0 if learned else 2
 
 
 def _settings(assignments: Sequence[tuple[str, str]]) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def run(arguments: Any, console: Console) -> int:
     """Runs the command; see ``tensornet figure --help``.
 
     Raises:
-        ValueError: There is no such folder, a run is damaged, or the file's suffix is unknown.
+        ValueError: There is no such folder, none of the figure's runs is in it, a run is damaged, or the file's suffix is unknown.
         OSError: The file cannot be written.
 
     Example:
@@ -47,6 +47,8 @@ def run(arguments: Any, console: Console) -> int:
     """
     check_suffix(arguments.out)
     panels = panels_of_figure(arguments.number, find_runs(arguments.runs))
+    if all(panel.run is None for panel in panels):
+        raise ValueError(f"there is no run of {', '.join(panel.title for panel in panels)} in {arguments.runs}")
     draw(panels, arguments.out)
     for panel in panels:
         if panel.run is None:

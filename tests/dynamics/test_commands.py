@@ -112,6 +112,8 @@ def test_figures_from_runs(folder, capsys):
     out = capsys.readouterr().out
     assert "There is no run of fig1-matrix in runs." in out
     assert "fig1-tensor" not in out
+    assert call("figure", 1, "--runs", "runs", "--out", "no/a.png") == 2
+    assert "the folder no does not exist" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -120,7 +122,7 @@ def test_figures_from_runs(folder, capsys):
         ((2, "--runs", ".", "--out", "a.png"), "unknown value of FIGURE: 2"),
         ((1, "--runs", "nowhere", "--out", "a.png"), "runs are looked for in a folder; nowhere is none"),
         ((1, "--runs", ".", "--out", "a.gif"), "a figure is written as .png, .svg, .pdf; got 'a.gif'"),
-        ((1, "--runs", ".", "--out", "no/a.png"), "the folder no does not exist"),
+        ((1, "--runs", ".", "--out", "a.png"), "there is no run of fig1-matrix, fig1-tensor, fig1-hierarchical in ."),
     ],
 )
 def test_errors_of_figures(folder, capsys, arguments, message):
