@@ -140,8 +140,8 @@ TABLE = {
     ),
     "tensornet.cli.learning": Row("completion.completer completion.fitting distributed files.runs", "rich"),
     "tensornet.cli.complete": Row(
-        "arguments learning peers completion.completer completion.fitting contraction.execute distributed files files.entries "
-        "files.objects files.partial files.pictures files.tables",
+        "arguments learning peers completion.completer completion.fitting completion.survey contraction.execute distributed files "
+        "files.entries files.objects files.partial files.pictures files.tables",
         "numpy rich torch",
     ),
     "tensornet.cli.verify": Row("arguments dynamics.theory.records dynamics.theory.statements", "rich"),
@@ -227,12 +227,13 @@ TABLE = {
         "config figures locality_profile pages predictions records tables wording sweeps.jobs tasks trained", "torch"
     ),
     "cnn_reg.results.sweep_page": Row("charts pages plots records rows tables wording"),
+    "cnn_reg.cli.options": Row(),
     "cnn_reg.cli.data": Row("cli.arguments data.baseline data.pair_file data.pathfinder_file data.sources", "rich"),
     "cnn_reg.cli.locality": Row(
-        "cli.arguments files.storage config figures locality_profile networks results.wording tasks trained", "rich torch"
+        "cli.arguments options files.storage config figures locality_profile networks results.wording tasks trained", "rich torch"
     ),
     "cnn_reg.cli.train": Row(
-        "tensornet cli.arguments config distributed interrupts training.loop training.running training.trackers training.trainer",
+        "tensornet cli.arguments options config distributed interrupts training.loop training.running training.trackers training.trainer",
         "rich",
     ),
     "cnn_reg.cli.sweep_tables": Row(
@@ -241,7 +242,7 @@ TABLE = {
         "rich",
     ),
     "cnn_reg.cli.sweep": Row(
-        "cli.arguments files.runs files.storage sweep_tables config sweeps.cluster sweeps.executors sweeps.grid sweeps.grids "
+        "cli.arguments options files.runs files.storage sweep_tables config sweeps.cluster sweeps.executors sweeps.grid sweeps.grids "
         "sweeps.jobs sweeps.paper sweeps.pool sweeps.search sweeps.sweep interrupts",
         "rich torch",
     ),
@@ -252,7 +253,7 @@ TABLE = {
         "rich",
     ),
     "cnn_reg.cli.report": Row(
-        "cli.arguments files.runs results.named results.records results.run_page results.sweep_page results.tables", "rich"
+        "cli.arguments options files.runs results.named results.records results.run_page results.sweep_page results.tables", "rich"
     ),
     "cnn_reg.cli": Row("cli.arguments cli.commands data figure locality report runs sweep train"),
     "cnn_reg.__main__": Row("cli"),

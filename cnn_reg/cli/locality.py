@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from cnn_reg.cli.options import add_data
 from cnn_reg.config import Config, as_dict
 from cnn_reg.figures import draw_locality
 from cnn_reg.locality_profile import locality_profile
@@ -49,9 +50,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--out", type=Path, default=Path("locality.png"), metavar="FILE", help="the picture (default locality.png)")
     parser.add_argument("--images", type=positive, default=IMAGES, metavar="N", help=f"test images (default {IMAGES})")
     parser.add_argument("--untrained", action="store_true", help="also show the first run's network before training")
-    parser.add_argument(
-        "--data", type=Path, metavar="PLACE", help="folder where CIFAR10 lies or is downloaded to, or a file of cnn-reg data pathfinder"
-    )
+    add_data(parser)
     parser.add_argument("--device", type=device, default="cpu", metavar="D", help="where to compute (default cpu)")
     parser.set_defaults(run=run)
 

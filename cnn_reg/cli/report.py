@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
+from cnn_reg.cli.options import add_data
 from cnn_reg.results.named import folder_charts
 from cnn_reg.results.records import read_runs
 from cnn_reg.results.run_page import run_page
@@ -40,9 +41,7 @@ def add_command(commands: Any) -> None:
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="a run's folder, or one with runs below it")
     parser.add_argument("--out", type=Path, metavar="FILE", help=f"the page (default {PAGE} in the folder)")
-    parser.add_argument(
-        "--data", type=Path, metavar="PLACE", help="where CIFAR10 lies or is downloaded to, or a file of cnn-reg data pathfinder"
-    )
+    add_data(parser)
     parser.add_argument("--device", type=device, default="cpu", metavar="D", help="where to compute (default cpu)")
     parser.set_defaults(run=run)
 

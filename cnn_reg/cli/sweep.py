@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from cnn_reg.cli.options import add_data
 from cnn_reg.cli.sweep_tables import following, show_end, show_plan
 from cnn_reg.config import Config
 from cnn_reg.sweeps.cluster import ray_cluster
@@ -69,7 +70,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--per-device", type=positive, default=1, metavar="K", help="runs that share a GPU (default 1)")
     parser.add_argument("--threads", type=positive, metavar="N", help="of each run (default: its share of the cores; 1 on a cluster)")
     parser.add_argument("--ray", metavar="ADDRESS", help="do the runs on a Ray cluster, auto or host:port, that shares the folder")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder where CIFAR10 lies or is downloaded to")
+    add_data(parser)
     parser.set_defaults(run=run)
 
 

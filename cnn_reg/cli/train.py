@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from cnn_reg.cli.options import add_data
 from cnn_reg.config import PRESETS, Config, as_dict, parse_field, preset, run_id
 from cnn_reg.training import trackers
 from cnn_reg.training.loop import InterruptedTrainingError
@@ -75,9 +76,7 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default: runs/ and a name of the configuration)")
     parser.add_argument("--resume", action="store_true", help="continue the run in the folder, if there is one")
     parser.add_argument("--device", type=device, default="cpu", metavar="D", help="where to compute: cpu, cuda, ... (default cpu)")
-    parser.add_argument(
-        "--data", type=Path, metavar="PLACE", help="folder where CIFAR10 lies or is downloaded to, or a file of cnn-reg data pathfinder"
-    )
+    add_data(parser)
     parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard's events into the run's folder")
     parser.add_argument("--wandb", metavar="PROJECT", help="also send the records to Weights & Biases")
     parser.set_defaults(run=run)

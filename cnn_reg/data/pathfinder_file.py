@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -103,7 +103,7 @@ def write(
     if path.exists():
         found = read(path).config
         if found != config:
-            raise ValueError(f"{path} holds other images: {_differences(found, config)}")
+            raise ValueError(f"{path} holds other images: {differences(found, config)}")
         shutil.rmtree(folder, ignore_errors=True)  # there only if a call was killed at its very end
         yield count
         return
@@ -166,5 +166,11 @@ def _join(path: Path, config: dict[str, Any], parts: list[Path]) -> None:
     storage.write_nested(path, {"config": config, "known": known, "pixels": pixels, "ends": ends}, kind=KIND)
 
 
-def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """What a file's configuration has otherwise than wanted, in words; nothing where it is as wanted.
+
+    Example:
+        >>> differences({"path_length": 5, "seed": 0}, {"seed": 2})
+        'seed = 0, not 2'
+    """
     return ", ".join(f"{name} = {found.get(name)!r}, not {value!r}" for name, value in wanted.items() if found.get(name) != value)

@@ -107,9 +107,9 @@ def load_splits(
     count, found = _count(num_train, num_test), pathfinder_file.read(path)
     if count > len(found.ends):
         raise ValueError(f"{os.fspath(path)} holds {len(found.ends)} images; {num_train} + {num_test} are wanted")
-    other = [f"{name} {found.config[name]}, not {value}" for name, value in (wanted or {}).items() if found.config[name] != value]
+    other = pathfinder_file.differences(found.config, wanted or {})
     if other:
-        raise ValueError(f"{os.fspath(path)} holds other images: {', '.join(other)}")
+        raise ValueError(f"{os.fspath(path)} holds other images: {other}")
     known = found.known
 
     def part(begin: int) -> Piece:

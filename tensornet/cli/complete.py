@@ -23,6 +23,7 @@ from tensornet.cli.arguments import INTERRUPTED, assignment, device, examples, p
 from tensornet.cli.learning import learn
 from tensornet.completion.completer import TensorCompleter
 from tensornet.completion.fitting import Settings
+from tensornet.completion.survey import check_validation
 from tensornet.contraction.execute import available_memory
 from tensornet.distributed import Processes, processes
 from tensornet.files import partial, tables
@@ -238,8 +239,7 @@ def _settings(assignments: Sequence[tuple[str, str]]) -> dict[str, Any]:
             found[name] = SETTINGS[name](text)
         except ValueError:
             raise ValueError(f"{name} must be {'an integer' if SETTINGS[name] is int else 'a number'}; got {text!r}") from None
-    if not 0 <= found.get("validation", 0) < 1:
-        raise ValueError(f"validation must be a share from 0 to below 1; got {found['validation']}")
+    check_validation(found.get("validation", 0))
     Settings((), **{name: value for name, value in found.items() if name != "validation"})  # checks them
     return found
 

@@ -141,11 +141,24 @@ def taken(entries: Block, places: NDArray[Any]) -> Block:
     return entries[0].take(places, 0), entries[1].take(places)  # many times as fast as entries[0][places]
 
 
-def _chosen(count: int, share: float, seed: int) -> NDArray[Any]:
+def check_validation(share: float) -> None:
+    """Checks a share of entries to be held out.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is not from 0 to below 1.
+
+    Example:
+        >>> check_validation(0.05)
+    """
     if not isinstance(share, numbers.Real):
         raise TypeError(f"validation must be a number; got {share!r}")
     if not 0 <= share < 1:
         raise ValueError(f"validation must be a share from 0 to below 1; got {share}")
+
+
+def _chosen(count: int, share: float, seed: int) -> NDArray[Any]:
+    check_validation(share)
     number = min(int(count * share), MOST_HELD_OUT, count - 1)
     return np.sort(np.random.default_rng(seed).choice(count, number, replace=False, shuffle=False))
 

@@ -41,7 +41,7 @@ def test_images_of_a_file_are_those_that_would_be_made(tmp_path):
         assert torch.equal(one.images, other.images)
         assert torch.equal(one.labels, other.labels)
     assert made.baseline == read.baseline
-    with pytest.raises(ValueError, match=r"images\.safetensors holds other images: seed 2, not 0"):
+    with pytest.raises(ValueError, match=r"images\.safetensors holds other images: seed = 2, not 0"):
         make_task(Config(path_length=3, train_images=6, test_images=5), path)
     with pytest.raises(ValueError, match=r"images\.safetensors holds 14 images; 9 \+ 6 are wanted"):
         make_task(Config(path_length=3, train_images=9, test_images=6, data_seed=2), path)

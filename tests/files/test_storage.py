@@ -18,7 +18,7 @@ from tensornet.htf import HTF
 from tensornet.tree import ModeTree
 
 
-def same(first, second):
+def assert_same(first, second):
     """Equal in value and type, all the way down."""
     assert type(first) is type(second)
     if isinstance(first, torch.Tensor):
@@ -27,11 +27,11 @@ def same(first, second):
     elif isinstance(first, dict):
         assert list(first) == list(second)
         for key in first:
-            same(first[key], second[key])
+            assert_same(first[key], second[key])
     elif isinstance(first, (list, tuple)):
         assert len(first) == len(second)
         for pair in zip(first, second):
-            same(*pair)
+            assert_same(*pair)
     else:
         assert first == second
 
@@ -53,19 +53,19 @@ class TestNested:
     )
     def test_round_trip(self, tmp_path, data):
         write_nested(tmp_path / "a.safetensors", data, kind="state")
-        same(read_nested(tmp_path / "a.safetensors", kind="state"), data)
+        assert_same(read_nested(tmp_path / "a.safetensors", kind="state"), data)
 
     @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.bfloat16, torch.float16, torch.float32, torch.complex64])
     def test_round_trip_of_a_dtype(self, tmp_path, dtype):
         values = torch.arange(6).reshape(2, 3).to(dtype)
         data = [values, values.T, values[:, ::2], values[0, 1], values[:0], values.expand(4, 2, 3)]
         write_nested(tmp_path / "a.safetensors", data, kind="state")
-        same(read_nested(tmp_path / "a.safetensors", kind="state"), data)
+        assert_same(read_nested(tmp_path / "a.safetensors", kind="state"), data)
 
     def test_lazy_conjugates_and_negatives(self, tmp_path):
         values = torch.randn(3, dtype=torch.complex128)
         write_nested(tmp_path / "a.safetensors", [values.conj(), values.conj().imag], kind="state")
-        same(read_nested(tmp_path / "a.safetensors", kind="state"), [values.conj().resolve_conj(), -values.imag])
+        assert_same(read_nested(tmp_path / "a.safetensors", kind="state"), [values.conj().resolve_conj(), -values.imag])
 
     def test_a_tensor_that_occurs_twice_is_written_once(self, tmp_path):
         path, values = tmp_path / "a.safetensors", torch.randn(1000, requires_grad=True)
