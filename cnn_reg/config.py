@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from tensornet.checks import integer, real, short
+from tensornet.checks import choice, integer, real, short
 
 DATASETS = ("pathfinder", "same-class")
 MODELS = ("resnet18", "resnet34")
@@ -147,24 +145,6 @@ def _checked(name: str, kind: str, value: Any) -> Any:
             f"{name} must be {'true or false' if kind == 'bool' else 'a text'}; got {short(value)} of type {type(value).__name__}"
         )
     return value
-
-
-def choice(what: str, given: str, valid: Iterable[str], more: str = "") -> str:
-    """The valid name that was given.
-
-    Raises:
-        ValueError: It is none; the error names the nearest.
-
-    Example:
-        >>> choice("preset", "quick", ["paper", "quick"])
-        'quick'
-    """
-    names = list(valid)
-    if given not in names:
-        near = difflib.get_close_matches(given, names, n=1)
-        meant = f" (did you mean {near[0]}?)" if near else ""
-        raise ValueError(f"unknown {what} {given!r}{meant}; choose from {', '.join(names)}{more}")
-    return given
 
 
 # Presets

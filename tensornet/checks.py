@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import numbers
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, SupportsFloat, SupportsIndex
 
 
@@ -88,6 +89,35 @@ def integers(name: str, values: Any, least: int = 1) -> tuple[int, ...]:
     if not given:
         raise ValueError(f"{name} needs at least one size; got ()")
     return tuple(integer(name, value, least) for value in given)
+
+
+def choice(what: str, given: str, valid: Iterable[str], more: str = "") -> str:
+    """The valid name that was given.
+
+    Raises:
+        ValueError: It is none; the error names the nearest.
+
+    Example:
+        >>> choice("preset", "papr", ["paper", "quick"])
+        Traceback (most recent call last):
+            ...
+        ValueError: unknown preset 'papr' (did you mean paper?); choose from paper, quick
+    """
+    names = list(valid)
+    if given not in names:
+        raise ValueError(f"unknown {what} {given!r}{meant(given, names)}; choose from {', '.join(names)}{more}")
+    return given
+
+
+def meant(given: str, names: Iterable[str]) -> str:
+    """The name that is nearest to one that is none of them, as the end of an error; empty where none is near.
+
+    Example:
+        >>> meant("papr", ["paper", "quick"]), meant("x", ["paper"])
+        (' (did you mean paper?)', '')
+    """
+    near = difflib.get_close_matches(str(given), list(names), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def short(value: object) -> str:

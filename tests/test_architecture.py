@@ -129,7 +129,7 @@ TABLE = {
     "tensornet.dynamics.running": Row("experiments report training files.runs interrupts", "torch"),
     "tensornet.dynamics.plotting": Row("checks files.runs files.storage", lazy="matplotlib"),
     # the commands
-    "tensornet.cli.arguments": Row("tree", "torch"),
+    "tensornet.cli.arguments": Row("checks tree", "torch"),
     "tensornet.cli.plan": Row("arguments contraction.costs contraction.execute contraction.network contraction.plan shape", "rich torch"),
     "tensornet.cli.peers": Row("htf tree", "numpy torch", lazy="opt_einsum tensorly"),
     "tensornet.cli.sparklines": Row(),
@@ -140,7 +140,7 @@ TABLE = {
     ),
     "tensornet.cli.learning": Row("completion.completer completion.fitting distributed files.runs", "rich"),
     "tensornet.cli.complete": Row(
-        "arguments learning peers completion.completer completion.fitting completion.survey contraction.execute distributed files "
+        "checks arguments learning peers completion.completer completion.fitting completion.survey contraction.execute distributed files "
         "files.entries files.objects files.partial files.pictures files.tables",
         "numpy rich torch",
     ),
@@ -216,7 +216,7 @@ TABLE = {
     "cnn_reg.results.published": Row("config"),
     "cnn_reg.results.notes": Row("tensornet config published records wording"),
     "cnn_reg.results.charts": Row("config notes published records wording"),
-    "cnn_reg.results.named": Row("config charts listings records sweeps.grids sweeps.paper"),
+    "cnn_reg.results.named": Row("checks config charts listings records sweeps.grids sweeps.paper"),
     "cnn_reg.results.plots": Row("charts dynamics.plotting files.storage", lazy="matplotlib"),
     "cnn_reg.results.tables": Row("checks files.storage"),
     "cnn_reg.results.rows": Row("tensornet config charts records tables wording"),

@@ -19,6 +19,7 @@ import tensornet
 from tensornet import HTF, ModeTree, TensorCompleter, load
 from tensornet.cli import complete, demo, learning, main, peers
 from tensornet.completion.fitting import Training
+from tensornet.files.storage import read_json
 
 WAVES = np.add.outer(np.sin(np.arange(12) / 3), np.cos(np.arange(9) / 4))
 HOLES = np.random.default_rng(0).random(WAVES.shape) < 0.3
@@ -111,7 +112,10 @@ class TestCommand:
             (["plan", "--tree", "((0,1),(2,3))", "--mode-sizes", "99", "--ranks", "2", "--memory-limit", "1MB"], "may use"),
             (["complete", "--mask", "mask.png"], "--mask needs a file to complete"),
             (["complete", "waves.npy"], "--out is needed with a file to complete"),
-            (["complete", "--set", "penalties=3"], "unknown setting penalties; choose from penalty, weight_decay, optimizer"),
+            (
+                ["complete", "--set", "penalties=3"],
+                "unknown setting 'penalties' (did you mean penalty?); choose from penalty, weight_decay, optimizer",
+            ),
             (["complete", "--set", "patience=soon"], "patience must be an integer; got 'soon'"),
             (["complete", "--set", "penalty"], "a field is set as KEY=VALUE"),
             (["complete", "--set", "lr=-1"], "lr must be finite and at least 0; got -1.0"),
@@ -420,7 +424,7 @@ class TestBadFiles:
         ("out", "said"),
         [
             ("absent/full.npy", "the folder absent does not exist"),
-            ("full.txt", "the name of a file must end in"),
+            ("full.txt", ".webp, .safetensors; got 'full.txt'"),
             ("there", "the name of a file must end in"),
             ("there.npy", "there.npy is a folder"),
             ("full.png", "a picture needs the shape"),
@@ -495,7 +499,7 @@ class TestInterruption:
 
     @pytest.mark.parametrize("stop", [0, 1, 17])
     @pytest.mark.parametrize(("error", "seconds"), [(KeyboardInterrupt, 9.0), (MemoryError("crash"), 0.0), (MemoryError("crash"), 9.0)])
-    def test_a_resumed_run_gives_the_same_bits(self, stop, error, seconds, waves, monkeypatch):
+    def test_a_resumed_run_gives_the_same_bits(self, stop, error, seconds, waves, monkeypatch, capsys):
         monkeypatch.setattr(learning, "SECONDS", seconds)  # between checkpoints
         assert call("complete", "waves.npy", "--out", "whole.npy", "--run", "whole", *QUICK) == 0
         with monkeypatch.context() as patched:
@@ -507,7 +511,10 @@ class TestInterruption:
         assert np.array_equal(np.load("parts.npy"), np.load("whole.npy"))
         for name in ("metrics.jsonl", "summary.json", "config.json"):
             assert waves.joinpath("parts", name).read_text() == waves.joinpath("whole", name).read_text()
+        capsys.readouterr()
         assert call("complete", "waves.npy", "--out", "again.npy", "--run", "whole", *QUICK) == 0  # nothing is left to be done
+        steps = read_json(waves.joinpath("whole", "summary.json"))["steps"]
+        assert f"Continuing at step {steps}.\n" in capsys.readouterr().out
         assert np.array_equal(np.load("again.npy"), np.load("whole.npy"))
 
     def test_a_run_of_other_data_or_parameters_is_not_continued(self, waves, capsys):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import os
 from collections.abc import Callable
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cnn_reg.data.image_set import NOT_CIFAR10, channel_moments, resize
-from tensornet.checks import line
+from tensornet.checks import choice, line
 
 NAMES = ("cifar10", "digits", "mnist-sample", "random")
 CIFAR10_MOMENTS = ((0.491, 0.482, 0.446), (0.247, 0.243, 0.261))
@@ -54,9 +53,7 @@ def load(name: str, split: str, folder: str | os.PathLike[str] | None = None) ->
         >>> found.name, found.images.shape
         ('random (not CIFAR10)', torch.Size([750, 3, 32, 32]))
     """
-    if name not in NAMES:
-        near = difflib.get_close_matches(str(name), NAMES, n=1)
-        raise ValueError(f"unknown source {name!r}{f' (did you mean {near[0]}?)' if near else ''}; choose from {', '.join(NAMES)}")
+    choice("source", name, NAMES)
     if split not in ("train", "test"):
         raise ValueError(f"split must be train or test; got {split!r}")
     if name == "cifar10":

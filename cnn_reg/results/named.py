@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cnn_reg.config import Config, as_dict, choice, from_dict
+from cnn_reg.config import Config, as_dict, from_dict
 from cnn_reg.results.charts import Chart, make_charts
 from cnn_reg.results.listings import read_listings
 from cnn_reg.results.records import Record
 from cnn_reg.sweeps.grids import named_grid
 from cnn_reg.sweeps.paper import NAMES, SCALES
+from tensornet.checks import choice
 
 RUNS = "runs"  # the name of the figure of whatever runs there are
 FIGURES = (*NAMES, RUNS)

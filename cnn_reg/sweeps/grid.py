@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cnn_reg.config import FIELDS, Config, choice, preset
-from tensornet.checks import integer, short
+from cnn_reg.config import FIELDS, Config, preset
+from tensornet.checks import choice, integer, short
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cnn_reg.config import choice, parse_field
+from cnn_reg.config import parse_field
 from cnn_reg.sweeps import paper
 from cnn_reg.sweeps.grid import Grid, Range, Search, Variant
-from tensornet.checks import line, short
+from tensornet.checks import choice, line, short
 
 
 def named_grid(name: str, scale: str = "full") -> Grid:

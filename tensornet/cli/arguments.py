@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import torch
 
+from tensornet.checks import meant
 from tensornet.tree import ModeTree
 
 INTERRUPTED = 130  # exit code after Ctrl-C, as of shells
@@ -41,7 +41,9 @@ class Parser(argparse.ArgumentParser):
         """
         chosen, unknown = self.parse_known_args(args, namespace)
         if unknown:
-            self.error(f"unknown argument {unknown[0]}{_meant(unknown[0].partition('=')[0], self._all_options())}")
+            given = unknown[0].partition("=")[0]
+            others = [name for name in self._all_options() if name != given]  # another command may have it
+            self.error(f"unknown argument {unknown[0]}{meant(given, others)}")
         return chosen
 
     def error(self, message: str) -> NoReturn:
@@ -61,7 +63,7 @@ class Parser(argparse.ArgumentParser):
             name, given, valid = choice.groups()
             names = re.findall(r"[\w-]+", valid)
             what = "command" if name == "COMMAND" else f"value of {name}:"
-            message = f"unknown {what} {given}{_meant(given, names)}; choose from {', '.join(names)}"
+            message = f"unknown {what} {given}{meant(given, names)}; choose from {', '.join(names)}"
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
 
     def _all_options(self) -> list[str]:
@@ -71,11 +73,6 @@ class Parser(argparse.ArgumentParser):
                 for parser in action.choices.values():
                     found += parser._all_options()
         return found
-
-
-def _meant(given: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(given, [name for name in names if name != given], n=1)  # another command may have it
-    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def examples(*lines: str) -> str:

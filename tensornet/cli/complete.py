@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from tensornet.checks import choice
 from tensornet.cli import peers
 from tensornet.cli.arguments import INTERRUPTED, assignment, device, examples, positive, seed, share, tree
 from tensornet.cli.learning import learn
@@ -233,8 +234,7 @@ def _settings(assignments: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """Arguments of the completer that are set by name."""
     found: dict[str, Any] = {}
     for name, text in assignments:
-        if name not in SETTINGS:
-            raise ValueError(f"unknown setting {name}; choose from {', '.join(SETTINGS)}")
+        choice("setting", name, SETTINGS)
         try:
             found[name] = SETTINGS[name](text)
         except ValueError:
@@ -336,7 +336,7 @@ def _check_other(out: Path, file: Path | None) -> None:
 
 
 def _check_output(path: Path, known: Partial) -> None:
-    if path.suffix.lower() == LEARNED:
+    if partial.known_suffix(path, (*partial.SUFFIXES, LEARNED)) == LEARNED:
         partial.check_place(path)
         return
     partial.check_output(path, known.sizes)

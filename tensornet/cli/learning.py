@@ -51,6 +51,8 @@ def learn(
     first = folder is not None and joined.rank == 0
     store = joined.together(lambda: Run(str(folder), _configuration(completer, digest()), resume=True) if first else None)
     state = joined.gather(joined.together(lambda: store.restore() if store else None))[0]
+    if state:
+        console.print(f"Continuing at step {state['step']}.", highlight=False)
     columns = ("[progress.description]{task.description}", BarColumn(), "{task.completed}/{task.total}", "{task.fields[errors]}")
     with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task("learning", total=completer.steps, errors="", completed=state["step"] if state else 0)

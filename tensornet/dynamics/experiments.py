@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from tensornet.checks import integer, real
+from tensornet.checks import choice, integer, real
 from tensornet.dynamics.flow_steps import GradientFlow
 from tensornet.dynamics.losses import Loss
 from tensornet.optim import GroupRMSprop
@@ -188,13 +188,10 @@ def experiment(name: str, settings: Mapping[str, str] | None = None) -> Experime
         >>> experiment("quick-tensor", {"ranks": "8", "mode_sizes": "6,6,6", "samples": "60"}).mode_sizes
         (6, 6, 6)
     """
-    if name not in EXPERIMENTS:
-        raise ValueError(f"unknown experiment {name}; choose from {', '.join(EXPERIMENTS)}")
-    base = EXPERIMENTS[name]
+    base = EXPERIMENTS[choice("experiment", name, EXPERIMENTS)]
     known = [field.name for field in fields(base) if field.name != "name"]
     for key in settings or {}:
-        if key not in known:
-            raise ValueError(f"unknown field {key} of an experiment; choose from {', '.join(known)}")
+        choice("field", key, known)
     return replace(base, **{key: _value(key, getattr(base, key), text) for key, text in (settings or {}).items()})
 
 

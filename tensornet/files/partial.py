@@ -182,19 +182,19 @@ def read(path: str | os.PathLike[str], mask: str | os.PathLike[str] | None = Non
         return Partial.of_array(array, known, kind="array" if suffix in ARRAYS else "picture")
 
 
-def known_suffix(path: str | os.PathLike[str]) -> str:
-    """The suffix of a file's name, in lower case.
+def known_suffix(path: str | os.PathLike[str], known: Sequence[str] = SUFFIXES) -> str:
+    """The suffix of a file's name, in lower case, which is one of those ``known``.
 
     Raises:
-        ValueError: Files with this suffix are neither read nor written.
+        ValueError: It is none of them.
 
     Example:
         >>> known_suffix("Photo.PNG")
         '.png'
     """
     suffix = Path(path).suffix.lower()
-    if suffix not in SUFFIXES:
-        raise ValueError(f"the name of a file must end in {', '.join(SUFFIXES)}; got {Path(path).name!r}")
+    if suffix not in known:
+        raise ValueError(f"the name of a file must end in {', '.join(known)}; got {Path(path).name!r}")
     return suffix
 
 

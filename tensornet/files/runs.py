@@ -139,7 +139,10 @@ class Run:
         if not path.exists():
             self._kept = 0
             return None
-        known: Any = storage.read_nested(path, kind="checkpoint")
+        try:
+            known: Any = storage.read_nested(path, kind="checkpoint")
+        except ValueError as error:
+            raise ValueError(f"{error}; without this file the run begins anew") from None
         kept, state = (known.get("records"), known.get("state")) if isinstance(known, dict) else (None, None)
         if not isinstance(kept, int) or kept < 0 or not isinstance(state, dict):
             raise ValueError(f"{path} is no checkpoint of a run")

@@ -47,8 +47,8 @@ def test_fields_are_overridden_in_their_types():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"rank": "3"}, "unknown field rank of an experiment; choose from"),
-        ({"name": "x"}, "unknown field name"),
+        ({"rank": "3"}, r"unknown field 'rank' \(did you mean ranks\?\); choose from"),
+        ({"name": "x"}, "unknown field 'name'"),
         ({"ranks": "many"}, "ranks must be like 512; got 'many'"),
         ({"ranks": "0"}, "ranks must be at least 1; got 0"),
         ({"mode_sizes": "8,8"}, "mode_sizes needs one size per mode; got 2 for 4 modes"),
@@ -65,7 +65,7 @@ def test_wrong_settings(settings, message):
 
 
 def test_unknown_names_and_configurations():
-    with pytest.raises(ValueError, match="unknown experiment fig7; choose from fig1-matrix"):
+    with pytest.raises(ValueError, match=r"unknown experiment 'fig7' \(did you mean fig9\?\); choose from fig1-matrix"):
         experiment("fig7")
     with pytest.raises(ValueError, match="the configuration is none of an experiment"):
         from_config({"seed": 0})

@@ -190,7 +190,9 @@ def test_damaged_and_foreign_checkpoints(tmp_path):
     with pytest.raises(ValueError, match=r"checkpoint\.safetensors is no file of tensornet, or truncated"):
         run.restore()
     write_nested(path, {}, kind="HTF")
-    with pytest.raises(ValueError, match=r"checkpoint\.safetensors holds a HTF; a checkpoint is needed"):
+    with pytest.raises(
+        ValueError, match=r"checkpoint\.safetensors holds a HTF; a checkpoint is needed; without this file the run begins anew"
+    ):
         run.restore()
     assert run.records() == [{"step": 1}]
 
