@@ -16,7 +16,7 @@ from rich.text import Text
 from tensornet.cli.arguments import INTERRUPTED, assignment, device, examples, seed
 from tensornet.cli.sparklines import WIDTH, sparkline
 from tensornet.dynamics.experiments import EXPERIMENTS, Experiment, experiment
-from tensornet.dynamics.plotting import draw, find_runs, panels_of_run
+from tensornet.dynamics.plotting import draw, find_runs, panels_of_run, panels_of_sweep
 from tensornet.dynamics.report import learned, lines
 from tensornet.dynamics.running import run_experiment
 from tensornet.dynamics.training import Training
@@ -42,7 +42,8 @@ def add_command(commands: Any) -> None:
         "dynamics",
         help="watch a factorization learn ranks one at a time (Figures 1, 8, 9 and 10)",
         description="Runs an experiment on the dynamics of gradient descent, with records and checkpoints in a folder, and draws its\n"
-        "figure at the end. Ctrl-C ends it with a checkpoint, from which --resume goes on.\n\nexperiments: " + ", ".join(EXPERIMENTS),
+        "figure at the end; after a sweep, one of all its runs too. Ctrl-C ends it with a checkpoint, from which --resume goes on.\n\n"
+        "experiments: " + ", ".join(EXPERIMENTS),
         epilog=examples(
             "tensornet dynamics quick-hierarchical --out run",
             "tensornet dynamics fig1-hierarchical --out run --seed 1",
@@ -81,6 +82,10 @@ def run(arguments: Any, console: Console) -> int:
     for folder, one in chosen:
         if not _run_one(console, one, folder, arguments):
             return INTERRUPTED
+    if arguments.sweep:
+        panels = panels_of_sweep([folder for folder, _ in chosen], find_runs(arguments.out))
+        draw(panels, arguments.out / FIGURE, columns=arguments.sweep[-1][1].count(",") + 1)
+        console.print(f"The figure of all runs is in {arguments.out / FIGURE}.", highlight=False, soft_wrap=True)
     return 0
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,24 +113,38 @@ def panels_of_figure(number: str, runs: Sequence[Curves]) -> list[Panel]:
         if not fitting:
             found.append(Panel(names[0], "", "", None))
         elif number == "1":
-            found += _headline(fitting[0])
+            found.append(_headline(fitting[0]))
         else:
             found += panels_of_run(fitting[0])
     return found
 
 
-def _headline(run: Curves) -> list[Panel]:
+def panels_of_sweep(folders: Sequence[Path], runs: Sequence[Curves]) -> list[Panel]:
+    """One panel for every folder of a sweep, as Figure 1 shows a factorization, titled with the folder's name.
+
+    Example:
+        >>> [panel.run for panel in panels_of_sweep([Path("runs/init_std=0.1")], [])]
+        [None]
+    """
+    known = {run.folder: _headline(run) for run in runs}
+    found = [(folder.name, known.get(folder)) for folder in folders]
+    return [
+        replace(panel, title=f"{name}\n{panel.title.splitlines()[-1]}") if panel else Panel(name, "", "", None) for name, panel in found
+    ]
+
+
+def _headline(run: Curves) -> Panel:
     """The one panel by which Figure 1 shows a factorization."""
     last = run.records[0]
     what = "norms" if last["norms"] else "singular"
     name = list(last[what])[-1]
     titles = {"matrix": "matrix factorization\nsingular values", "tensor": "tensor factorization\ncomponent norms"}
     title = titles.get(run.config["kind"], f"hierarchical tensor factorization\nlocal component norms at {{{name}}}")
-    return [Panel(title, what, name, run)]
+    return Panel(title, what, name, run)
 
 
-def draw(panels: Sequence[Panel], path: str | os.PathLike[str]) -> None:
-    """Writes a figure with the panels side by side, as PNG, SVG or PDF by the file's suffix.
+def draw(panels: Sequence[Panel], path: str | os.PathLike[str], columns: int | None = None) -> None:
+    """Writes a figure with the panels side by side, or in rows of so many ``columns``, as PNG, SVG or PDF by the file's suffix.
 
     Raises:
         ValueError: The suffix is another.
@@ -146,8 +161,10 @@ def draw(panels: Sequence[Panel], path: str | os.PathLike[str]) -> None:
 
     path = Path(path)
     check_suffix(path)
-    figure = Figure(figsize=(3.6 * len(panels), 3.2), layout="constrained")
-    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
+    columns = columns or len(panels)
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(3.6 * columns, 3.2 * rows), layout="constrained")
+    for axes, panel in zip(figure.subplots(rows, columns, squeeze=False).flat, panels):
         _panel(axes, panel)
     with replacing(path) as new:
         figure.savefig(new, dpi=110)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -47,10 +48,13 @@ def test_a_run_prints_its_report_and_draws_its_figure(folder, capsys):
 def test_a_sweep_runs_every_combination(folder, capsys):
     sweep = ("--sweep", "init_std=0.1,0.01", "--sweep", "seed=0,1")
     assert call("dynamics", "quick-matrix", "--out", "runs", *sweep, "--set", "ranks=6", "--set", "max_steps=10") == 0
-    names = sorted(path.name for path in (folder / "runs").iterdir())
+    names = sorted(path.name for path in (folder / "runs").iterdir() if path.is_dir())
     assert names == ["init_std=0.01,seed=0", "init_std=0.01,seed=1", "init_std=0.1,seed=0", "init_std=0.1,seed=1"]
     assert read_json(folder / "runs" / names[0] / "config.json")["init_std"] == 0.01
-    assert "singular values at 0" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "singular values at 0" in out
+    assert f"The figure of all runs is in {Path('runs', 'figure.png')}.\n" in out
+    assert (folder / "runs" / "figure.png").stat().st_size > 5000
 
 
 def test_ctrl_c_and_resume(folder, capsys, monkeypatch):
@@ -85,7 +89,7 @@ def test_a_run_that_diverges_at_once(folder, capsys):
         (("fig11", "--out", "run"), "unknown value of EXPERIMENT: fig11"),
         (("fig8",), "the following arguments are required: --out"),
         (("fig8", "--out", "run", "--set", "ranks"), "a field is set as KEY=VALUE, such as ranks=128; got 'ranks'"),
-        (("fig8", "--out", "run", "--set", "rank=3"), "unknown field rank of an experiment"),
+        (("fig8", "--out", "run", "--set", "rank=3"), "unknown field 'rank'"),
         (
             ("fig8", "--out", "run", "--set", "samples=5000", "--set", "ranks=2"),
             "samples must be at most the number of entries, 4096; got 5000",

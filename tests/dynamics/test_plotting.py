@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from tensornet.dynamics import plotting
 from tensornet.dynamics.experiments import experiment
-from tensornet.dynamics.plotting import draw, find_runs, panels_of_figure, panels_of_run
+from tensornet.dynamics.plotting import draw, find_runs, panels_of_figure, panels_of_run, panels_of_sweep
 from tensornet.dynamics.running import run_experiment
 
 
@@ -55,6 +55,22 @@ def test_curves_are_the_records(runs):
     assert len(axes.lines) == 6  # as many as there are components
     assert list(axes.lines[1].get_xdata()) == [0, 20, 40]
     assert list(axes.lines[1].get_ydata()) == [record["norms"]["0,1,2"][1] for record in run.records]
+
+
+def test_a_sweep_has_a_panel_for_every_folder_in_rows(runs, tmp_path, monkeypatch):
+    folders = [runs / name for name in ("fig1-tensor 1", "fig1-matrix 0", "absent", "fig1-tensor 0")]
+    panels = panels_of_sweep(folders, find_runs(runs))
+    assert [panel.title.splitlines() for panel in panels] == [
+        ["fig1-tensor 1", "component norms"],
+        ["fig1-matrix 0", "singular values"],
+        ["absent"],
+        ["fig1-tensor 0", "component norms"],
+    ]
+    assert [panel.run and panel.run.config["seed"] for panel in panels] == [1, 0, None, 0]
+    drawn = []
+    monkeypatch.setattr(plotting, "_panel", lambda axes, panel: drawn.append((axes.get_subplotspec().rowspan.start, panel)))
+    draw(panels, tmp_path / "sweep.png", columns=2)
+    assert drawn == list(zip([0, 0, 1, 1], panels))
 
 
 def test_missing_runs_are_said_in_the_figure(runs):
