@@ -14,20 +14,6 @@ from torch import Tensor, nn
 from cnn_reg.models import resnet18, resnet34
 from tensornet.checks import line
 
-FAILURES = (  # what programs of users may raise, and runs end with
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    MemoryError,
-    NameError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-)
 _OWN: dict[str, Callable[..., nn.Module]] = {"resnet18": resnet18, "resnet34": resnet34}
 
 
@@ -76,7 +62,7 @@ def build_network(name: str, in_channels: int, image_size: tuple[int, int], *, d
     function = _function(name)
     try:
         network = function(**_arguments(function, in_channels))
-    except FAILURES as error:
+    except Exception as error:  # noqa: BLE001, programs of users raise what they will
         raise ValueError(f"model {name} fails: {line(error)}") from None
     if not isinstance(network, nn.Module):
         raise ValueError(f"model {name} must return a torch.nn.Module; got {type(network).__name__}")
@@ -91,7 +77,7 @@ def _function(name: str) -> Callable[..., Any]:
     package, _, function = name.partition(":")
     try:
         found = getattr(importlib.import_module(package), function)
-    except FAILURES as error:
+    except Exception as error:  # noqa: BLE001, programs of users raise what they will
         raise ValueError(f"model {name} cannot be found: {line(error)}") from None
     if not callable(found):
         raise ValueError(f"model {name} must be a function; got {type(found).__name__}")
@@ -109,7 +95,7 @@ def _try(name: str, network: nn.Module, shape: tuple[int, ...]) -> None:
     try:
         with torch.no_grad(), torch.random.fork_rng():
             outputs = copy.deepcopy(network).train()(torch.rand(shape))  # some have other outputs in training
-    except FAILURES as error:
+    except Exception as error:  # noqa: BLE001, programs of users raise what they will
         raise ValueError(f"model {name} fails on images of shape {shape}: {line(error)}") from None
     if not isinstance(outputs, Tensor) or outputs.numel() != shape[0]:
         got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__

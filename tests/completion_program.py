@@ -15,14 +15,18 @@ import torch
 from tensornet import ModeTree, TensorCompleter
 from tensornet.completion.fitting import Progress
 from tensornet.distributed import Processes, processes
+from tensornet.files import entries
 from tensornet.files.storage import read_nested, write_nested
 
 
 def main(folder: Path, options: dict[str, Any]) -> None:
     """Fits to the entries in a folder, as the options say."""
     torch.set_num_threads(1)
+    entries.BLOCK = 32  # so that every process has several
     names = [str(folder / "indices.npy"), str(folder / "values.npy")]
     given = names if options["streamed"] else [np.load(name) for name in names]
+    if options.get("table"):
+        given = [entries.open_entries(folder / "entries.parquet")]
     if options.get("phase"):
         given[1] = given[1] * np.exp(1j * given[0][:, 0])
     dtype = torch.complex128 if options.get("phase") else torch.float64

@@ -201,17 +201,17 @@ TABLE = {
     "cnn_reg.sweeps.paper": Row(),
     "cnn_reg.sweeps.grids": Row("checks config grid paper"),
     "cnn_reg.sweeps.costs": Row("config networks tasks files.runs files.storage", "torch"),
-    "cnn_reg.sweeps.jobs": Row("checks config files.runs files.storage networks training.loop training.running", "filelock torch"),
+    "cnn_reg.sweeps.jobs": Row("checks config files.runs files.storage training.loop training.running", "filelock torch"),
     "cnn_reg.sweeps.executors": Row("jobs"),
     "cnn_reg.sweeps.pool": Row("executors interrupts jobs"),
     "cnn_reg.sweeps.cluster": Row("checks executors jobs", lazy="ray"),
     "cnn_reg.sweeps.search": Row("config grid", lazy="optuna"),
-    "cnn_reg.sweeps.sweep": Row("tensornet config executors grid jobs files.storage"),
+    "cnn_reg.sweeps.sweep": Row("tensornet config executors grid jobs search files.runs files.storage", "filelock"),
     "cnn_reg.trained": Row("checks files.runs files.storage config networks tasks", "torch"),
     "cnn_reg.locality_profile": Row("cnn_reg.locality regions", "torch"),
     "cnn_reg.results": Row(),
     "cnn_reg.results.wording": Row("checks config data.image_set"),
-    "cnn_reg.results.records": Row("files.runs files.storage config wording sweeps.jobs trained"),
+    "cnn_reg.results.records": Row("tensornet files.runs files.storage config wording sweeps.jobs trained"),
     "cnn_reg.results.listings": Row("checks files.storage config sweeps.jobs"),
     "cnn_reg.results.published": Row("config"),
     "cnn_reg.results.notes": Row("tensornet config published records wording"),
@@ -242,8 +242,8 @@ TABLE = {
         "rich",
     ),
     "cnn_reg.cli.sweep": Row(
-        "cli.arguments options files.runs files.storage sweep_tables config sweeps.cluster sweeps.executors sweeps.grid sweeps.grids "
-        "sweeps.jobs sweeps.paper sweeps.pool sweeps.search sweeps.sweep interrupts",
+        "cli.arguments options files.runs files.storage sweep_tables config sweeps.cluster sweeps.costs sweeps.executors sweeps.grid "
+        "sweeps.grids sweeps.jobs sweeps.paper sweeps.pool sweeps.search sweeps.sweep interrupts",
         "rich torch",
     ),
     "cnn_reg.cli.runs": Row("cli.arguments results.listings results.records results.rows results.tables", "rich"),
@@ -369,6 +369,9 @@ def test_imports_are_allowed(name):
         assert found.target in allowed, f"{name}, line {found.line}: imports {found.target} {where}; allowed are {sorted(allowed)}"
 
 
+CALL_USERS = {"cnn_reg.networks", "cnn_reg.sweeps.jobs"}  # what the programs of users raise is not known
+
+
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_no_print_and_no_blanket_except(name):
     command = "cli" in name.split(".")
@@ -377,7 +380,8 @@ def test_no_print_and_no_blanket_except(name):
             assert node.func.id != "print", f"{name}, line {node.lineno}: only the commands print"
         if isinstance(node, ast.ExceptHandler):
             caught = ast.unparse(node.type) if node.type else "everything"
-            assert caught not in ("everything", "Exception", "BaseException"), f"{name}, line {node.lineno}: catches {caught}"
+            allowed = caught == "Exception" and name in CALL_USERS
+            assert allowed or caught not in ("everything", "Exception", "BaseException"), f"{name}, line {node.lineno}: catches {caught}"
 
 
 @pytest.mark.parametrize("package", ["tensornet", "cnn_reg"])

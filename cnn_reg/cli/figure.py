@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from tensornet.cli.arguments import examples, seed
 from tensornet.dynamics.plotting import check_suffix
 
 SAMPLES = "fig5"
+UNIT = "Test accuracy in percent."
+BEGIN = {".md": f"## .*\n\n{re.escape(UNIT)}\n", ".csv": "(task,)?line,"}  # of the tables
 
 
 def add_command(commands: Any) -> None:
@@ -61,7 +64,7 @@ def run(arguments: Any, console: Console) -> int:
     """Runs the command; see ``cnn-reg figure --help``.
 
     Raises:
-        ValueError: There is no such folder or no run in it, or the file's suffix is unknown.
+        ValueError: There is no such folder or no run in it, the file's suffix is unknown, or where the tables go lies something else.
         OSError: A file cannot be written, or CIFAR10 cannot be had.
 
     Example:
@@ -78,9 +81,12 @@ def run(arguments: Any, console: Console) -> int:
         return 0
     if arguments.runs is None:
         raise ValueError(f"{arguments.name} is drawn from runs; give their folder with --runs")
+    tables = [arguments.out.with_suffix(suffix) for suffix in BEGIN]
+    for path in tables:
+        if path.exists() and not re.match(BEGIN[path.suffix], path.read_text(encoding="utf-8", errors="replace")):
+            raise ValueError(f"the table of {arguments.out} would replace {path}, which is none; give the figure another name")
     charts = figure_charts(arguments.name, arguments.runs, read_runs(arguments.runs))
     draw_charts(arguments.out, charts)
-    tables = [arguments.out.with_suffix(suffix) for suffix in (".md", ".csv")]
     write_text(tables[0], "\n".join(map(_section, charts)))
     write_text(tables[1], as_csv(charts_table(charts)))
     for chart in charts:
@@ -92,4 +98,4 @@ def run(arguments: Any, console: Console) -> int:
 
 def _section(chart: Chart) -> str:
     notes = "".join(f"\n{escape_markdown(note)}\n" for note in chart.notes)
-    return f"## {escape_markdown(chart.title)}\n\nTest accuracy in percent.\n\n{as_markdown(charts_table([chart]))}{notes}"
+    return f"## {escape_markdown(chart.title)}\n\n{UNIT}\n\n{as_markdown(charts_table([chart]))}{notes}"

@@ -16,10 +16,11 @@ from cnn_reg.cli.options import add_data
 from cnn_reg.cli.sweep_tables import following, show_end, show_plan
 from cnn_reg.config import Config
 from cnn_reg.sweeps.cluster import ray_cluster
+from cnn_reg.sweeps.costs import operations
 from cnn_reg.sweeps.executors import Executor, in_process
 from cnn_reg.sweeps.grid import Grid
 from cnn_reg.sweeps.grids import named_grid, parse_changes, read_grid
-from cnn_reg.sweeps.jobs import LISTING, Job, Outcome, Place, State
+from cnn_reg.sweeps.jobs import Job, Outcome, Place, State
 from cnn_reg.sweeps.paper import NAMES, SCALES
 from cnn_reg.sweeps.pool import local_processes
 from cnn_reg.sweeps.search import tune
@@ -66,7 +67,9 @@ def add_command(commands: Any) -> None:
     parser.add_argument(
         "--device", default="auto", metavar="D", help="cpu, cuda (all GPUs), cuda:1, or auto (default): GPUs where there are any"
     )
-    parser.add_argument("--workers", type=positive, metavar="N", help="runs at a time here (default: one a GPU, or one a core)")
+    parser.add_argument(
+        "--workers", type=positive, metavar="N", help="runs at a time here (default: one a GPU, or one a core); 1: in this process"
+    )
     parser.add_argument("--per-device", type=positive, default=1, metavar="K", help="runs that share a GPU (default 1)")
     parser.add_argument("--threads", type=positive, metavar="N", help="of each run (default: its share of the cores; 1 on a cluster)")
     parser.add_argument("--ray", metavar="ADDRESS", help="do the runs on a Ray cluster, auto or host:port, that shares the folder")
@@ -93,6 +96,8 @@ def run(arguments: Any, console: Console) -> int:
     grid = chosen_grid(arguments)
     root, data = arguments.out.absolute(), arguments.data.absolute() if arguments.data else None
     check_folder(root, grid)
+    for config in grid.configs():
+        operations(config)  # a network that cannot be built is told before anything is written
     if arguments.dry_run:
         show_plan(console, with_chosen(root, grid), root)
         return 0
@@ -104,10 +109,12 @@ def run(arguments: Any, console: Console) -> int:
             with following(console, jobs, what) as on_outcome:
                 return run_jobs(jobs, execute, stopping=lambda: bool(arrived()), on_outcome=on_outcome)
 
+        tuned = grid
         with contextlib.suppress(_StoppedError):
-            grid = _tuned(grid, root, go)
-            go(grid.labelled(), grid.name)
-    done = show_end(console, grid, root, time.monotonic() - start)
+            tuned = _tuned(grid, root, go)
+            go(tuned.labelled(), grid.name)
+            write_listing(root, grid, tuned.labelled())  # again, since calls that began meanwhile leave out what was not begun then
+    done = show_end(console, tuned, root, time.monotonic() - start)
     return 128 + arrived() if arrived() else (0 if done else NOT_ALL_DONE)
 
 
@@ -120,24 +127,28 @@ Go = Callable[[Sequence[tuple[str, Config]], str], dict[Job, Outcome]]
 
 def _tuned(grid: Grid, root: Path, go: Go) -> Grid:
     """The grid without ranges, listed in the folder."""
-    if grid.search is None or not (root / LISTING).exists():
-        write_listing(root, grid, [] if grid.search else grid.labelled())
     if grid.search is None:
+        write_listing(root, grid, grid.labelled())
         return grid
     trials: dict[Config, str] = {}
 
     def score(runs: Sequence[tuple[str, Config]]) -> list[float | None]:
         trials.update({config: name for name, config in runs})
+        write_listing(root, grid, [], [(name, config) for config, name in trials.items()])
         outcomes = go(runs, f"search for {grid.name}")
         states = {job.config: outcome.state for job, outcome in outcomes.items()}
         if not all(states.get(config) in (State.DONE, State.FAILED) for _, config in runs):
             raise _StoppedError
-        folders = {job.config: job.folder for job in outcomes}
-        return [read_json(folders[config] / SUMMARY)["test_accuracy"] if states[config] is State.DONE else None for _, config in runs]
+        known = {
+            job.config: outcome.summary or read_json(job.folder / SUMMARY)
+            for job, outcome in outcomes.items()
+            if outcome.state is State.DONE
+        }
+        return [known[config]["test_accuracy"] if config in known else None for _, config in runs]
 
     chosen = tune(grid, score)
     tuned = grid.tuned(chosen)
-    write_listing(root, tuned, tuned.labelled(), [(name, config) for config, name in trials.items()], chosen)
+    write_listing(root, grid, tuned.labelled(), [(name, config) for config, name in trials.items()], chosen)
     return tuned
 
 
@@ -175,7 +186,7 @@ def _executor(arguments: Any) -> Iterator[Executor]:
             yield execute
         return
     where = places(arguments.device, arguments.workers, arguments.per_device, arguments.threads)
-    if len(where) == 1:
+    if arguments.workers == 1:
         yield in_process(where[0])
         return
     with local_processes(where) as execute:

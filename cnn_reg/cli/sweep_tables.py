@@ -23,8 +23,6 @@ from cnn_reg.sweeps.paper import NAMES
 from cnn_reg.sweeps.search import trial_config
 from cnn_reg.sweeps.sweep import states
 from tensornet import __version__
-from tensornet.files.runs import SUMMARY
-from tensornet.files.storage import read_json
 
 LOOK = 2.0  # seconds between looks at the records of runs
 PERIOD = 3600.0  # seconds over which the speed is taken that the time left is estimated from
@@ -125,7 +123,9 @@ def _ended(outcome: Outcome) -> str:
     name = outcome.job.folder.name
     if outcome.state is not State.DONE:
         return f"{outcome.state}: {name}{f': {outcome.reason}' if outcome.reason else ''}"
-    summary = read_json(outcome.job.folder / SUMMARY)
+    summary = outcome.summary
+    if not summary:
+        return f"done: {name}"
     return f"done: {name}: test accuracy {summary['test_accuracy']:.4f}, {summary['ended']}, {_time(summary['training_seconds'])}"
 
 

@@ -131,7 +131,8 @@ def _chart(task: str, labelled: dict[Config, str], records: list[Record], publis
         places = sorted({getattr(config, axis) for config in chosen})
         points = [_point([config for config in chosen if getattr(config, axis) == x], done, axis, published) for x in places]
         lines.append(Line(_label(name, own, setting), tuple(points)))
-    title = f"{task}: {_counted([point for row in lines for point in row.points])}"
+    what = "seed" if len({config.data_seed for config in configs}) == 1 else "run"
+    title = f"{task}: {_counted([point for row in lines for point in row.points], what)}"
     return Chart(title, axis, tuple(lines), tuple(chart_notes(configs, records, done, [axis, *names], published=published)))
 
 
@@ -163,9 +164,9 @@ def _label(name: str, fields: list[str], setting: tuple[Any, ...]) -> str:
     return f"{name} ({values})" if name and values else name or values or "all runs"
 
 
-def _counted(points: Sequence[Point]) -> str:
+def _counted(points: Sequence[Point], what: str) -> str:
     counts = sorted({len(point.accuracies) for point in points if point.accuracies})
     if not counts:
         return "no finished run"
-    seeds = f"{counts[0]} seed{'s' if counts[0] > 1 else ''}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
-    return seeds if counts[-1] == 1 else f"mean and standard deviation over {seeds}"
+    text = f"{counts[0]} {what}{'s' if counts[0] > 1 else ''}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} {what}s"
+    return text if counts[-1] == 1 else f"mean and standard deviation over {text}"

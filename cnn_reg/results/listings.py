@@ -18,11 +18,13 @@ class Listing(NamedTuple):
 
     Attributes:
         name: Of the sweep.
+        scale: Its size.
         runs: Each with the name of its variant, which may be empty.
         trials: The runs of the search before.
     """
 
     name: str
+    scale: str
     runs: tuple[tuple[str, Config], ...]
     trials: tuple[tuple[str, Config], ...]
 
@@ -47,7 +49,7 @@ def read_listings(folder: str | os.PathLike[str]) -> list[Listing]:
 def _read(path: Path) -> Listing:
     data = read_json(path)
     try:
-        return Listing(str(data["name"]), *(_runs(data[part]) for part in ("runs", "trials")))
+        return Listing(str(data["name"]), str(data["scale"]), *(_runs(data[part]) for part in ("runs", "trials")))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged or of another version ({line(error)})") from None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cnn_reg.config import Config, as_dict, from_dict
+from cnn_reg.config import Config
 from cnn_reg.results.charts import Chart, make_charts
 from cnn_reg.results.listings import read_listings
 from cnn_reg.results.records import Record
@@ -20,8 +20,9 @@ FIGURES = (*NAMES, RUNS)
 def figure_charts(name: str, folder: Path, records: Sequence[Record]) -> list[Chart]:
     """The charts of a figure.
 
-    Which runs it should show says the sweep's own list, if it is below the folder, and otherwise the sweep of that name in the size
-    of which most runs are there. The figure ``runs`` shows all sweeps and other runs that there are.
+    Which runs it should show says the sweep's own list, if it is below the folder, or while its search goes on the size that the list
+    tells; and otherwise the sweep of that name in the size of which most runs are there. The figure ``runs`` shows all sweeps and other
+    runs that there are.
 
     Args:
         name: One of ``FIGURES``.
@@ -51,11 +52,13 @@ def expected_runs(name: str, folder: Path, records: Sequence[Record]) -> Sequenc
         >>> len(expected_runs("fig6-same-class", Path("."), []))
         75
     """
-    listed = [run for listing in read_listings(folder) if listing.name == name for run in listing.runs]
+    listings = [listing for listing in read_listings(folder) if listing.name == name]
+    listed = [run for listing in listings for run in listing.runs]
     if listed:
         return listed
     there = {record.config for record in records}
-    grids = [[(variant, from_dict(as_dict(config))) for variant, config in named_grid(name, scale).labelled()] for scale in SCALES]
+    scales = [listing.scale for listing in listings if listing.scale in SCALES] or SCALES
+    grids = [named_grid(name, scale).labelled() for scale in scales]
     return max(grids, key=lambda runs: sum(config in there for _, config in runs))
 
 

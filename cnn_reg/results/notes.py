@@ -42,7 +42,7 @@ def chart_notes(
     notes += [f"Not the paper's recipe: {other}."] if other else []
     if published and any(published_accuracy(config) is not None for config in configs):
         notes.append("Faint: the paper's Figure 6, five seeds, read off its plots.")
-    return [*notes, *_missing(configs, records, done), *_copies_and_versions(set(configs), records)]
+    return [*notes, *_missing(configs, records, done), *_copies_and_versions(set(configs), records, done)]
 
 
 def _missing(configs: Sequence[Config], records: Sequence[Record], done: Mapping[Config, Record]) -> list[str]:
@@ -59,13 +59,13 @@ def _missing(configs: Sequence[Config], records: Sequence[Record], done: Mapping
     return [text, *(f"Failed {count} time{'s' if count > 1 else ''}: {reason[:LONGEST_REASON]}" for reason, count in often)]
 
 
-def _copies_and_versions(configs: set[Config], records: Sequence[Record]) -> list[str]:
-    runs = [record for record in records if record.state == "finished" and record.config in configs]
+def _copies_and_versions(configs: set[Config], records: Sequence[Record], done: Mapping[Config, Record]) -> list[str]:
+    counted = [record for config, record in done.items() if config in configs]
     notes = []
-    copies = len(runs) - len({record.config for record in runs})
+    copies = sum(record.state == "finished" and record.config in configs for record in records) - len(counted)
     if copies:
         notes.append(f"{copies} further run{'s' if copies > 1 else ''} of a configuration that is finished already not counted.")
-    versions = sorted({record.version for record in runs if record.version != __version__})
+    versions = sorted({record.version for record in counted if record.version != __version__})
     if versions:
         notes.append(f"Runs of version {', '.join(versions)} are among them.")
     return notes

@@ -22,7 +22,8 @@ FIGURE_6 = {
 def published_accuracy(config: Config) -> float | None:
     """The paper's accuracy, from 0 to 1, for a configuration's data set, network and regularization; ``None`` where none is known.
 
-    What else a configuration holds, such as the number of images, may be another than the paper's.
+    None is for pictures that stand in for CIFAR10's. What else a configuration holds, such as the number of images, may be another than
+    the paper's.
 
     Example:
         >>> published_accuracy(Config(path_length=7, coefficient=9))
@@ -30,7 +31,8 @@ def published_accuracy(config: Config) -> float | None:
         >>> published_accuracy(Config(path_length=7, coefficient=9, dropout=0.5)) is None
         True
     """
-    if config.model != "resnet18" or config.weight_decay or config.dropout or config.matched:
+    stand_in = config.dataset == "same-class" and config.source != "cifar10"
+    if config.model != "resnet18" or config.weight_decay or config.dropout or config.matched or stand_in:
         return None
     place = config.path_length if config.dataset == "pathfinder" else config.distance
     percent = FIGURE_6[config.dataset].get(config.coefficient, {}).get(place)

@@ -14,6 +14,7 @@ from cnn_reg.results.wording import plain
 from cnn_reg.sweeps.jobs import FAILURE, state_of
 from cnn_reg.sweeps.jobs import State as JobState
 from cnn_reg.trained import read_config
+from tensornet import __version__
 from tensornet.files.runs import CONFIG, RECORDS, SUMMARY, read_records
 from tensornet.files.storage import read_json
 
@@ -101,7 +102,7 @@ def read_run(folder: str | os.PathLike[str]) -> Record:
             return Record(place, "failed", _reason(failure))
         config, version = read_config(place)
         known |= {"config": config, "version": plain(version)}
-        epochs = tuple(epoch for epoch in map(_epoch, read_records(place / RECORDS)) if "epoch" in epoch)
+        epochs = tuple(epoch for epoch in map(_epoch, read_records(place / RECORDS)) if _number(epoch, "epoch") is not None)
         written = max(path.stat().st_mtime for path in (place / CONFIG, place / RECORDS) if path.exists())
         known |= {"epoch_records": epochs, "written": written, **_progress(epochs)}
         if (place / SUMMARY).exists():
@@ -114,7 +115,7 @@ def read_run(folder: str | os.PathLike[str]) -> Record:
 
 
 def finished(records: Iterable[Record]) -> list[tuple[Config, Record]]:
-    """The finished runs with their configurations, of which each counts once: of copies, that with the first path.
+    """The finished runs with their configurations, of which each counts once: of copies, one of this version, else the newest.
 
     Example:
         >>> finished([Record(Path("a"), "failed", "out of memory", Config())])
@@ -123,8 +124,12 @@ def finished(records: Iterable[Record]) -> list[tuple[Config, Record]]:
     found: dict[Config, Record] = {}
     for record in records:
         if record.state == "finished" and record.config is not None:
-            found.setdefault(record.config, record)
+            found[record.config] = max(found.get(record.config, record), record, key=_rank)
     return list(found.items())
+
+
+def _rank(record: Record) -> tuple[bool, float]:
+    return record.version == __version__, record.written or 0.0
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from cnn_reg.sweeps.executors import LOOK, Executor, looking, stop_file
-from cnn_reg.sweeps.jobs import LISTING, Job, Outcome, Place, State, died, perform
+from cnn_reg.sweeps.jobs import LISTING, Job, Outcome, Place, State, died, perform, state_of
 from tensornet.checks import line
 
+DEVICES = ("auto", "cpu", "cuda")
 RETRIES = 5  # of a job whose node or process died
 CONNECT, PATIENCE = 5.0, 15.0  # seconds for a connection, and for an answer of the cluster
 
@@ -33,7 +36,7 @@ def ray_cluster(address: str, *, device: str = "auto", per_device: int = 1, thre
 
     Raises:
         OSError: Nothing answers at the address.
-        ValueError: No node has the resources, or the address is none.
+        ValueError: No node has the resources, the address is none, or the device is another, or has nothing to share.
         ModuleNotFoundError: Ray is not installed.
 
     Example:
@@ -45,13 +48,18 @@ def ray_cluster(address: str, *, device: str = "auto", per_device: int = 1, thre
     """
     import ray
 
+    if device not in DEVICES:
+        raise ValueError(f"runs on a Ray cluster take whichever device is free; --device is {', '.join(DEVICES)}; got {device!r}")
     _check_address(address)
     try:
         ray.init(address=address, log_to_driver=False, configure_logging=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise OSError(f"no Ray cluster answers at {address} ({line(error)[:200]})") from None
     try:
-        gpus = 1 / per_device if device == "cuda" or (device == "auto" and ray.cluster_resources().get("GPU")) else 0.0
+        cuda = device == "cuda" or (device == "auto" and ray.cluster_resources().get("GPU"))
+        if per_device > 1 and not cuda:
+            raise ValueError("--per-device is for GPUs; runs on the CPUs of a Ray cluster share them by --threads")
+        gpus = math.floor(1e4 / per_device) / 1e4 if cuda else 0.0  # Ray rounds to four digits, and a sixth of a GPU up
         _check_resources({"GPU": gpus, "CPU": float(threads)})
         remote = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=RETRIES)(_work)
         place = Place("cuda" if gpus else "cpu", threads)
@@ -107,11 +115,21 @@ def _execute(jobs: Sequence[Job], stopping: Callable[[], bool], submit: Callable
                     yield ray.get(done)
                 except ray.exceptions.RayError as error:
                     yield died(job, f"{type(error).__name__}: {line(error)[:300]}")
+            if stop.exists() and not _going_on(running.values()):  # the others wait for nodes that may never be free
+                return
     finally:
         if running:  # whoever asks for outcomes asks no more
             stop.touch()
-            ray.wait(list(running), num_returns=len(running), timeout=PATIENCE)
+            end = time.monotonic() + PATIENCE
+            while _going_on(running.values()) and time.monotonic() < end:
+                time.sleep(LOOK)
+            for waiting in running:
+                ray.cancel(waiting)
         stop.unlink(missing_ok=True)
+
+
+def _going_on(jobs: Iterable[Job]) -> bool:
+    return any(state_of(job.folder) is State.RUNNING for job in jobs)
 
 
 def _work(job: Job, place: Place, stop: Path) -> Outcome:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cnn_reg.config import FIELDS, Config, preset
+from cnn_reg.config import FIELDS, Config, as_dict, from_dict, preset
 from tensornet.checks import choice, integer, short
 
 
@@ -175,7 +175,7 @@ class Grid:
         return "; ".join(text for text in (self.note, *(f"{source}, not CIFAR10" for source in found)) if text)
 
     def labelled(self) -> list[tuple[str, Config]]:
-        """All configurations, each with the name of its variant; one that occurs several times is there once.
+        """All configurations, each with the name of its variant; of those with equal :func:`cnn_reg.config.as_dict`, one.
 
         Example:
             >>> Grid("one").labelled()[0][0]
@@ -185,7 +185,7 @@ class Grid:
         for values in itertools.product(*self.axes.values()):
             for variant in self.variants:
                 fields = {**self.base, **dict(zip(self.axes, values)), **variant.values()}
-                found.setdefault(preset(self.preset, **fields), variant.name)
+                found.setdefault(from_dict(as_dict(preset(self.preset, **fields))), variant.name)
         return [(name, config) for config, name in found.items()]
 
     def configs(self) -> list[Config]:
@@ -200,26 +200,33 @@ class Grid:
     def override(self, changes: Mapping[str, tuple[Any, ...]]) -> Grid:
         """The grid with other values of some fields: one value for all runs, or several as an axis.
 
+        A search at the largest value of an axis stays there.
+
         Raises:
             TypeError: A value is of the wrong type.
-            ValueError: A field is unknown or set by the variants, or a value is wrong.
+            ValueError: A field is unknown or set by the variants, a value is wrong, or the search would see the images of the runs.
 
         Example:
             >>> grid = Grid("lengths", axes={"seed": (0, 1), "path_length": (3, 5, 7)})
             >>> len(grid.override({"epochs": (10,), "path_length": (5, 7)}).configs())
             4
         """
-        base, axes = dict(self.base), dict(self.axes)
+        base, axes, search = dict(self.base), dict(self.axes), self.search
+        at = dict(search.at) if search else {}
         for name, values in changes.items():
             choice("field", name, FIELDS)
             if any(name in variant.values() for variant in self.variants):
                 raise ValueError(f"{name} differs between the variants of {self.name} and cannot be set for all of them")
+            if name == "data_seed" and at.get(name) in values:
+                raise ValueError(f"the search is made on images of data_seed {at[name]}; runs on the same images would not be a test of it")
+            if name in at and at[name] == max(axes.get(name, ()), default=None):
+                at[name] = max(values)
             base.pop(name, None)
             if name in axes or len(values) > 1:
                 axes[name] = values
             else:
                 base[name] = values[0]
-        return replace(self, base=base, axes=axes)
+        return replace(self, base=base, axes=axes, search=replace(search, at=at) if search else None)
 
     def tuned(self, values: Mapping[str, Mapping[str, float]]) -> Grid:
         """The grid with the chosen values, by the names of variants, in place of ranges.

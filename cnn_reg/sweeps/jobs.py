@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -16,7 +16,6 @@ import torch
 from filelock import FileLock, Timeout
 
 from cnn_reg.config import Config
-from cnn_reg.networks import FAILURES
 from cnn_reg.training.loop import InterruptedTrainingError
 from cnn_reg.training.running import Watch, folder_name, run_config
 from tensornet.checks import line
@@ -70,6 +69,7 @@ class Outcome:
         job: Which one.
         state: Where its run stands now.
         reason: Why it failed.
+        summary: Of a run that this job has completed.
 
     Example:
         >>> Outcome(Job(Config(), Path("runs")), State.DONE).reason
@@ -79,6 +79,7 @@ class Outcome:
     job: Job
     state: State
     reason: str = ""
+    summary: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -159,27 +160,32 @@ def perform(job: Job, place: Place, stopping: Callable[[], bool], watch: Watch |
     except Timeout:
         return Outcome(job, State.RUNNING)
     except OSError as error:
-        return Outcome(job, State.FAILED, _reason(error))
+        return Outcome(job, State.FAILED, reason_of(error))
     finally:
-        torch.cuda.empty_cache()  # for other processes on the same GPU
+        with contextlib.suppress(RuntimeError):  # of a GPU that no longer answers
+            torch.cuda.empty_cache()  # for other processes on the same GPU
 
 
 def _perform(job: Job, place: Place, stopping: Callable[[], bool], watch: Watch | None) -> Outcome:
-    if (job.folder / SUMMARY).exists():
-        return Outcome(job, State.DONE)
     (job.folder / FAILURE).unlink(missing_ok=True)
     device, data, images = place.device, job.data, job.root / IMAGES
     try:
-        run_config(job.config, job.folder, device=device, data=data, cache=images, resume=True, watch=watch, stopping=stopping)
+        done = run_config(job.config, job.folder, device=device, data=data, cache=images, resume=True, watch=watch, stopping=stopping)
     except InterruptedTrainingError:
         return Outcome(job, State.INTERRUPTED)
-    except FAILURES as error:
-        _record(job, _reason(error), traceback.format_exc())
-        return Outcome(job, State.FAILED, _reason(error))
-    return Outcome(job, State.DONE)
+    except Exception as error:  # noqa: BLE001, whatever a model or a library raises, the other runs go on
+        _record(job, reason_of(error), traceback.format_exc())
+        return Outcome(job, State.FAILED, reason_of(error))
+    return Outcome(job, State.DONE, summary=done)
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: BaseException) -> str:
+    """Why a run failed, in one line.
+
+    Example:
+        >>> reason_of(ValueError("no such data"))
+        'ValueError: no such data'
+    """
     return f"{type(error).__name__}: {line(error)}"
 
 

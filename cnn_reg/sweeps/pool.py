@@ -15,7 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from cnn_reg.sweeps.executors import LOOK, Executor, looking, stop_file
-from cnn_reg.sweeps.jobs import Job, Outcome, Place, await_release, died, perform
+from cnn_reg.sweeps.jobs import Job, Outcome, Place, State, await_release, died, perform, reason_of
 from tensornet.interrupts import signals
 
 DEATHS = 1  # processes of a run that may die before it is recorded as failed
@@ -28,8 +28,9 @@ def local_processes(places: Sequence[Place]) -> Iterator[Executor]:
     """Processes that do jobs, one at each place, and live as long as the block, so that each imports what it needs once.
 
     Each is an executor of ``concurrent.futures`` of its own: one that dies takes no other with it, and it is known what it was doing.
-    It is replaced, and its job goes on from its checkpoint; a job of which one more process dies is recorded as failed. Where this
-    process dies, the others write a checkpoint and end.
+    It is replaced, and its job goes on from its checkpoint; a job of which one more process dies is recorded as failed. One whose job
+    failed on a GPU is replaced too, since some errors leave a process that cannot use the GPU any more. Where this process dies, the
+    others write a checkpoint and end.
 
     Args:
         places: Devices, of which one may occur several times, and threads.
@@ -73,14 +74,18 @@ def _execute(
             for future in wait(running, LOOK, FIRST_COMPLETED).done:
                 place, job = running.pop(future)
                 idle.append(place)
-                if not isinstance(future.exception(), BrokenProcessPool):
-                    yield future.result()
-                elif deaths[job] < DEATHS:
+                error = future.exception()
+                if isinstance(error, BrokenProcessPool) and deaths[job] < DEATHS:
                     deaths[job] += 1
                     await_release(job)
                     waiting.append(job)
+                elif error is not None:
+                    yield died(job, KILLED if isinstance(error, BrokenProcessPool) else reason_of(error))
                 else:
-                    yield died(job, KILLED)
+                    outcome = future.result()
+                    if outcome.state is State.FAILED and places[place].device != "cpu":
+                        _replace(workers, place)
+                    yield outcome
     finally:
         if running:  # whoever asks for outcomes asks no more
             stop.touch()
@@ -92,9 +97,13 @@ def _submit(workers: list[ProcessPoolExecutor], place: int, job: Job, where: Pla
     try:
         return workers[place].submit(_work, job, where, stop)
     except BrokenProcessPool:  # it died since its last job
-        workers[place].shutdown()
-        workers[place] = _worker()
+        _replace(workers, place)
         return workers[place].submit(_work, job, where, stop)
+
+
+def _replace(workers: list[ProcessPoolExecutor], place: int) -> None:
+    workers[place].shutdown()
+    workers[place] = _worker()
 
 
 def _work(job: Job, place: Place, stop: Path) -> Outcome:

@@ -6,10 +6,11 @@ in the same order, asks for the same trials. So a search that is repeated finds 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from cnn_reg.config import Config, preset
+from cnn_reg.config import Config, as_dict, preset
 from cnn_reg.sweeps.grid import Grid, Variant
 
 BATCH = 4  # trials that are asked for before their results are known, whoever does them, so that the search is always the same
@@ -77,6 +78,29 @@ def _best(name: str, study: Any) -> Values:
         raise ValueError(f"no trial of the search for {name!r} came to an end, so that nothing can be chosen")
     best: Values = max(scored, key=lambda trial: trial.value).user_attrs["values"]  # the first of several
     return best
+
+
+def identity(grid: Grid) -> dict[str, Any]:
+    """What a search depends on, as plain data; searches for which it is equal choose the same. Nothing for a grid without one.
+
+    Example:
+        >>> from cnn_reg.sweeps.grids import named_grid
+        >>> grid = named_grid("fig12-pathfinder")
+        >>> identity(grid) == identity(grid.override({"seed": (0,)})), identity(grid) == identity(grid.override({"epochs": (9,)}))
+        (True, False)
+    """
+    if grid.search is None:
+        return {}
+    return {
+        "trials": grid.search.trials,
+        "variants": {
+            variant.name: {
+                "ranges": {name: dataclasses.asdict(known) for name, known in variant.ranges.items()},
+                "run": as_dict(trial_config(grid, variant, variant.values())),
+            }
+            for variant in _open(grid)
+        },
+    }
 
 
 def trial_config(grid: Grid, variant: Variant, values: Values) -> Config:

@@ -7,11 +7,15 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from cnn_reg.config import Config, as_dict, run_id
 from cnn_reg.sweeps.executors import LOOK, Executor
 from cnn_reg.sweeps.grid import Grid
-from cnn_reg.sweeps.jobs import LISTING, Job, Outcome, State, state_of
+from cnn_reg.sweeps.jobs import LISTING, LOCK, Job, Outcome, State, state_of
+from cnn_reg.sweeps.search import identity
 from tensornet import __version__
+from tensornet.files.runs import CONFIG
 from tensornet.files.storage import read_json, write_json
 
 
@@ -49,16 +53,19 @@ def write_listing(
 ) -> None:
     """Writes what a sweep consists of to ``sweep.json``: what reports and figures start from.
 
-    Every run has its ``id``, its ``folder`` in that of the sweep, its ``variant`` and its ``fields``.
+    Every run has its ``id``, its ``folder`` in that of the sweep, its ``variant`` and its ``fields``. What other calls with other changes
+    have listed stays so, once it is begun, but for runs with values that the search no longer chooses. Calls that write at once wait for
+    each other.
 
     Args:
         root: The sweep's folder, made where absent.
-        grid: The sweep.
+        grid: The sweep, with its search.
         runs: Names of variants and configurations.
         trials: The same of the search's runs.
-        chosen: What the search found, by variant and field.
+        chosen: What the search found, by variant and field; by default what the same search has found before.
 
     Raises:
+        ValueError: The folder holds another sweep.
         OSError: The folder cannot be written to.
 
     Example:
@@ -69,8 +76,35 @@ def write_listing(
         [0, 1]
     """
     root.mkdir(parents=True, exist_ok=True)
-    known = {"name": grid.name, "scale": grid.scale, "note": grid.remark, "version": __version__, "chosen": chosen or {}}
-    write_json(root / LISTING, {**known, "trials": [_entry(root, *run) for run in trials], "runs": [_entry(root, *run) for run in runs]})
+    with FileLock(root / LOCK):
+        check_folder(root, grid)
+        found = read_json(root / LISTING) if (root / LISTING).exists() else {}
+        chosen = _chosen(found, grid) if chosen is None else chosen
+        known: dict[str, Any] = {"name": grid.name, "scale": grid.scale, "note": grid.remark, "version": __version__}
+        known |= {"search": identity(grid), "chosen": chosen}
+        kept = [entry for entry in _begun(root, found, "runs") if _agrees(entry, chosen)]
+        parts = {"trials": _merged(root, trials, _begun(root, found, "trials")), "runs": _merged(root, runs, kept)}
+        write_json(root / LISTING, {**known, **parts})
+
+
+def _begun(root: Path, listing: dict[str, Any], part: str) -> list[dict[str, Any]]:
+    """Entries of a listing, which may be of another version, whose runs are begun."""
+    entries = listing.get(part)
+    usable = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    return [entry for entry in usable if entry.keys() == _ENTRY and (root / str(entry["folder"]) / CONFIG).exists()]
+
+
+def _agrees(entry: dict[str, Any], chosen: dict[str, dict[str, float]]) -> bool:
+    return all(entry["fields"].get(name) == value for name, value in chosen.get(entry["variant"], {}).items())
+
+
+def _merged(root: Path, runs: Iterable[tuple[str, Config]], others: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    entries = [_entry(root, *run) for run in runs]
+    fields = [entry["fields"] for entry in entries]
+    return entries + [entry for entry in others if entry["fields"] not in fields]
+
+
+_ENTRY = {"id", "folder", "variant", "fields"}
 
 
 def _entry(root: Path, variant: str, config: Config) -> dict[str, Any]:
@@ -79,14 +113,19 @@ def _entry(root: Path, variant: str, config: Config) -> dict[str, Any]:
 
 
 def with_chosen(root: Path, grid: Grid) -> Grid:
-    """The grid with what an earlier search in the folder chose; the grid itself where nothing was chosen.
+    """The grid with what the same search in the folder chose before; the grid itself where nothing was chosen.
 
     Example:
         >>> with_chosen(Path("no such folder"), Grid("seeds")) == Grid("seeds")
         True
     """
-    chosen = read_json(root / LISTING)["chosen"] if (root / LISTING).exists() else {}
+    chosen = _chosen(read_json(root / LISTING), grid) if (root / LISTING).exists() else {}
     return grid.tuned(chosen) if chosen else grid
+
+
+def _chosen(listing: dict[str, Any], grid: Grid) -> dict[str, dict[str, float]]:
+    """What a listing says that this search has chosen."""
+    return dict(listing.get("chosen") or {}) if grid.search and listing.get("search") == identity(grid) else {}
 
 
 def states(jobs: Iterable[Job]) -> dict[Job, State]:
@@ -108,7 +147,8 @@ def run_jobs(
 ) -> dict[Job, Outcome]:
     """Does the jobs that are not done, and returns what became of each that was begun, or done already.
 
-    A run that another process is doing is waited for, and taken over should that process end before it is done.
+    A run that another process is doing is waited for, and taken over should that process end before it is done. One that was interrupted
+    though nobody asked this sweep to stop, since somebody ended its process, goes on.
 
     Args:
         jobs: What to do, in this order.
@@ -130,7 +170,7 @@ def run_jobs(
     while left and not stopping():
         busy = []
         for outcome in execute(left, stopping):
-            if outcome.state is State.RUNNING:
+            if outcome.state is State.RUNNING or (outcome.state is State.INTERRUPTED and not stopping()):
                 busy.append(outcome.job)
             elif outcome.state is not State.WAITING:
                 found[outcome.job] = outcome

@@ -164,7 +164,7 @@ class Run:
 
 
 def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The records in a file, up to a line that was cut short by an interruption; none where there is no file.
+    """The records in a file, up to a line that is damaged, or was cut short by an interruption; none where there is no file.
 
     Example:
         >>> read_records("no such file")
@@ -180,4 +180,4 @@ def read_records(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    return path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if path.exists() else []

@@ -51,6 +51,21 @@ def test_runs_are_listed_with_states_and_reasons(mixed, tmp_path, capsys, monkey
     assert len((tmp_path / "runs.md").read_text().splitlines()) == 18
 
 
+def test_a_figure_s_table_replaces_nothing_else(mixed, tmp_path, capsys):
+    command = ["figure", "runs", "--runs", str(mixed), "--out", str(tmp_path / "study.png")]
+    for name in ("study.md", "study.csv"):
+        assert main(command) == 0
+        assert main(command) == 0  # its own tables
+        (tmp_path / name).write_text("# My study\n")
+        (tmp_path / "study.png").unlink()
+        capsys.readouterr()
+        assert main(command) == 2
+        assert f"would replace {tmp_path / name}, which is none; give the figure another name" in capsys.readouterr().err
+        assert (tmp_path / name).read_text() == "# My study\n"
+        assert not (tmp_path / "study.png").exists()
+        (tmp_path / name).unlink()
+
+
 def test_a_narrow_terminal_shows_no_folders_but_everything_else(mixed, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     assert main(["runs", str(mixed)]) == 0

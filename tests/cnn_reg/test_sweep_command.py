@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -14,8 +15,10 @@ import pytest
 import torch
 from sweep_cases import TINY, epochs_of, grid_file, make_jobs, results
 
-from cnn_reg.cli import main
+from cnn_reg.cli import main, sweep
 from cnn_reg.cli.sweep import places
+from cnn_reg.results.named import folder_charts
+from cnn_reg.results.records import read_runs
 from cnn_reg.sweeps.executors import in_process
 from cnn_reg.sweeps.jobs import Place, State, state_of
 from tensornet.files.storage import read_json
@@ -111,9 +114,43 @@ def test_a_search_chooses_what_the_grid_leaves_open(tmp_path, capsys):
     assert "Before, " not in shown
 
 
+def test_the_listing_tells_of_a_search_that_goes_on(tmp_path, capsys, monkeypatch):
+    path, out = grid_file(tmp_path / "grid.toml", seeds=1, epochs=1), tmp_path / "out"
+    path.write_text(path.read_text() + '[[variants]]\nname = "decay"\nweight_decay = {low = 1e-4, high = 1e-1, start = 1e-3}\n')
+    path.write_text(path.read_text() + "[search]\ntrials = 5\nat = {data_seed = 1}\n")
+    do, calls = sweep.run_jobs, []
+
+    def run_jobs(jobs, *arguments, **options):
+        calls.append(jobs)
+        return do(jobs, *arguments, **options) if len(calls) == 1 else {}  # interrupted before the second part
+
+    monkeypatch.setattr(sweep, "run_jobs", run_jobs)
+    assert main(here(path, out)) == 1
+    listing = read_json(out / "sweep.json")
+    assert (len(listing["trials"]), listing["runs"], listing["chosen"]) == (5, [], {})
+    assert folder_charts(out, read_runs(out)) == []
+
+
+def test_runs_are_done_in_a_process_of_their_own_unless_one_worker_is_asked_for(tmp_path, monkeypatch):
+    grid, used = grid_file(tmp_path / "grid.toml", seeds=1, epochs=1), []
+
+    @contextlib.contextmanager
+    def processes(places):
+        used.append(places)
+        yield in_process(places[0])
+
+    monkeypatch.setattr(sweep, "local_processes", processes)
+    monkeypatch.setattr(sweep, "_cores", lambda: 1)
+    assert main(here(grid, tmp_path / "a")) == 0
+    assert used == []
+    assert main(["sweep", str(grid), "--out", str(tmp_path / "b"), "--device", "cpu"]) == 0
+    assert used == [[Place("cpu", 1)]]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["fig6-pathfinder", "--set", "model=run_cases:without_convolutions", "--set", "width=0.5"], "dropout and width are of resnet18"),
         (["fig6-pathfindr"], "unknown sweep 'fig6-pathfindr' (did you mean fig6-pathfinder?)"),
         (["fig6-pathfinder", "--scale", "smal"], "unknown scale 'smal' (did you mean small?)"),
         (["fig6-pathfinder", "--set", "epoch=3"], "unknown field 'epoch' (did you mean epochs?)"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 from launching import finish, launch, start
@@ -18,6 +20,7 @@ KINDS = {
     "whole in memory": {"streamed": False, "parameters": {"steps": 12}},
     "whole from the disk": {"streamed": True, "parameters": {"steps": 12}},
     "batches from the disk": {"streamed": True, "parameters": {"steps": 25, "batch_size": 37}},
+    "batches from a table": {"streamed": True, "table": True, "parameters": {"steps": 25, "batch_size": 37}},
     "complex batches in memory": {"streamed": False, "phase": True, "parameters": {"steps": 12, "batch_size": 37}},
 }
 
@@ -27,7 +30,10 @@ def folder(tmp_path):
     rng = np.random.default_rng(0)
     indices = np.stack([rng.integers(0, size, 211) for size in SIZES], 1).astype(np.uint8)
     np.save(tmp_path / "indices.npy", indices)
-    np.save(tmp_path / "values.npy", np.sin(indices.sum(1) / 3) + 0.1 * rng.normal(size=211))
+    values = np.sin(indices.sum(1) / 3) + 0.1 * rng.normal(size=211)
+    np.save(tmp_path / "values.npy", values)
+    table = pyarrow.table({**{f"mode{mode}": column for mode, column in enumerate(indices.T)}, "value": values})
+    pyarrow.parquet.write_table(table, tmp_path / "entries.parquet", row_group_size=50)
     return tmp_path
 
 

@@ -98,6 +98,14 @@ def test_copies_count_once_and_are_told():
 def test_runs_of_other_versions_are_told():
     (chart,) = make_charts([done(Config(), 0.5, version="0.0.9"), done(Config(seed=1), 0.5)])
     assert chart.notes == ("All runs: coefficient 9.", "Runs of version 0.0.9 are among them.")
+    (chart,) = make_charts([done(Config(), 0.5, version="0.0.9"), done(Config(), 0.75)])
+    assert chart.lines[0].points[0].accuracies == (0.75,)
+    assert not any("0.0.9" in note for note in chart.notes)  # what is not counted is not among them
+
+
+def test_runs_on_other_images_are_no_seeds():
+    (chart,) = make_charts([done(Config(seed=seed, data_seed=data), 0.5) for seed in (0, 1) for data in (0, 1)])
+    assert chart.title == "Pathfinder, resnet18: mean and standard deviation over 4 runs"
 
 
 def test_variants_keep_their_names_and_order():

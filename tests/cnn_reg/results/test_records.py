@@ -11,6 +11,7 @@ from run_cases import made_run
 from cnn_reg.config import Config
 from cnn_reg.results.records import FAILURE, finished, read_run, read_runs
 from cnn_reg.sweeps.jobs import LOCK
+from tensornet import __version__
 from tensornet.files.runs import Run
 from tensornet.files.storage import write_json
 
@@ -144,9 +145,27 @@ def test_a_folder_is_needed(tmp_path):
         read_runs(tmp_path / "absent")
 
 
-def test_of_copies_one_counts(tmp_path):
-    made_run(tmp_path / "a", Config(), 0.5)
-    made_run(tmp_path / "b", Config(), 0.75)
+def test_of_copies_the_newest_of_this_version_counts(tmp_path):
+    for age, (name, accuracy, version) in enumerate(
+        [("c0", 0.3, "0.0.9"), ("b", 0.5, __version__), ("c1", 0.7, __version__), ("a", 0.75, __version__)]
+    ):
+        folder = made_run(tmp_path / name, Config(), accuracy, version=version).folder
+        for path in folder.iterdir():
+            os.utime(path, (1e9 - age, 1e9 - age))
     made_run(tmp_path / "c", Config(seed=1), 0.25)
     Run(tmp_path / "d", {"seed": 0})
     assert [(config.seed, record.test_accuracy) for config, record in finished(read_runs(tmp_path))] == [(0, 0.5), (1, 0.25)]
+    for age, accuracy in enumerate((0.25, 0.375)):  # neither of this version
+        folder = made_run(tmp_path / f"e{age}", Config(seed=2), accuracy, version="0.0.9").folder
+        for path in folder.iterdir():
+            os.utime(path, (1e9 + age, 1e9 + age))
+    assert finished(read_runs(tmp_path))[-1][1].test_accuracy == 0.375
+
+
+def test_lines_that_are_damaged_end_the_records(tmp_path):
+    run = made_run(tmp_path / "a", Config(), finished=False, epochs=2)
+    path = run.folder / "metrics.jsonl"
+    path.write_bytes(path.read_bytes() + b'{"epoch": \xff}\n')
+    assert read_runs(tmp_path)[0].epochs == 2
+    path.write_text('{"epoch": [1]}\n')
+    assert (read_runs(tmp_path)[0].state, read_runs(tmp_path)[0].epochs) == ("unfinished", 0)

@@ -8,13 +8,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from filelock import FileLock
 from sweep_cases import grid_file, make_jobs, results
 
 from cnn_reg.sweeps.cluster import ray_cluster
 from cnn_reg.sweeps.executors import in_process
-from cnn_reg.sweeps.jobs import Place
+from cnn_reg.sweeps.jobs import LOCK, Place
 
 ROOT = Path(__file__).parents[3]
 EPOCHS = 12
@@ -69,3 +71,83 @@ def test_something_else_that_listens_is_no_cluster(monkeypatch):
         with pytest.raises(OSError, match=f"no Ray cluster answers at {address} .what listens there says nothing"), ray_cluster(address):
             pass
     assert time.monotonic() - start < 30
+
+
+class Stub:
+    """As much of Ray as a driver sees of a cluster on which nothing gets resources."""
+
+    exceptions = SimpleNamespace(RayError=RuntimeError)
+
+    def __init__(self, gpus: float) -> None:
+        self.gpus, self.asked, self.cancelled = gpus, {}, []
+
+    def init(self, **_: object) -> None:
+        pass
+
+    shutdown = init
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"GPU": self.gpus} if self.gpus else {}
+
+    def nodes(self) -> list[dict[str, object]]:
+        return [{"Alive": True, "Resources": {"CPU": 4.0, "GPU": self.gpus}}]
+
+    def remote(self, **asked: float) -> object:
+        self.asked = asked
+        return lambda _: SimpleNamespace(remote=lambda job, *_: job.folder.name)
+
+    def wait(self, references: list[str], timeout: float) -> tuple[list[str], list[str]]:
+        time.sleep(timeout / 10)
+        return [], references
+
+    def cancel(self, reference: str) -> None:
+        self.cancelled.append(reference)
+
+
+@pytest.fixture
+def stub(monkeypatch):
+    """Connects to such a cluster."""
+    monkeypatch.setattr("cnn_reg.sweeps.cluster._check_address", lambda _: None)
+
+    def connect(gpus=2.0):
+        found = Stub(gpus)
+        monkeypatch.setitem(sys.modules, "ray", found)
+        return found
+
+    return connect
+
+
+def test_runs_that_wait_for_resources_do_not_hold_up_the_end(stub, tmp_path):
+    ray, jobs, begun = stub(), make_jobs(tmp_path, seeds=2), []
+    jobs[0].folder.mkdir(parents=True)
+    lock = FileLock(jobs[0].folder / LOCK, thread_local=False)
+    lock.acquire()  # this one goes on, for a while
+
+    def stopping():
+        begun.append(time.monotonic())
+        if len(begun) == 6:
+            lock.release()
+        return True
+
+    with ray_cluster("auto") as execute:
+        assert list(execute(jobs, stopping)) == []
+    assert len(begun) == 6
+    assert sorted(ray.cancelled) == sorted(job.folder.name for job in jobs)
+    assert not list(tmp_path.glob(".stop-*"))
+
+
+@pytest.mark.parametrize(
+    ("gpus", "options", "asked"), [(2.0, {}, 1.0), (0.0, {}, 0.0), (2.0, {"device": "cpu"}, 0.0), (2.0, {"per_device": 6}, 0.1666)]
+)
+def test_runs_ask_for_their_share_of_a_gpu(stub, gpus, options, asked):
+    ray = stub(gpus)
+    with ray_cluster("auto", **options):
+        assert ray.asked["num_gpus"] == asked
+
+
+def test_devices_that_a_cluster_does_not_have(stub):
+    stub(0.0)
+    with pytest.raises(ValueError, match="--device is auto, cpu, cuda; got 'cuda:1'"), ray_cluster("auto", device="cuda:1"):
+        pass
+    with pytest.raises(ValueError, match="--per-device is for GPUs"), ray_cluster("auto", per_device=2):
+        pass

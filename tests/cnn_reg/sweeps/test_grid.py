@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -20,6 +21,11 @@ def test_all_combinations_in_order_of_the_axes_with_variants_innermost():
 
 def test_a_configuration_that_occurs_twice_is_run_once():
     assert len(Grid("g", axes={"seed": (0, 0, 1)}).configs()) == 2
+
+
+def test_fields_that_do_not_matter_make_no_other_run():
+    grid = Grid("g", axes={"dataset": ("same-class", "pathfinder"), "path_length": (3, 5)})
+    assert [(config.dataset, config.path_length) for config in grid.configs()] == [("same-class", 7), ("pathfinder", 3), ("pathfinder", 5)]
 
 
 def test_presets_know_the_recipes_of_data_and_networks():
@@ -90,6 +96,23 @@ def test_overrides_replace_values_and_axes():
     ]
     assert {config.epochs for config in changed.configs()} == {9}
     assert len(grid.configs()) == 4  # as it was
+
+
+@pytest.mark.parametrize(("changes", "place"), [({"path_length": (3, 5)}, 5), ({"path_length": (11, 9)}, 11), ({"seed": (4,)}, 7)])
+def test_a_search_at_the_largest_stays_there(changes, place):
+    grid = Grid(
+        "g", axes={"seed": (0, 1), "path_length": (5, 7)}, variants=(Variant("a", ranges=DECAY),), search=Search(3, {"path_length": 7})
+    )
+    assert grid.override(changes).search == Search(3, {"path_length": place})
+    elsewhere = replace(grid, search=Search(3, {"path_length": 5}))
+    assert elsewhere.override(changes).search == elsewhere.search
+
+
+def test_runs_are_not_made_on_the_images_of_the_search():
+    grid = Grid("g", variants=(Variant("a", ranges=DECAY),), search=Search(3, {"data_seed": 1}))
+    with pytest.raises(ValueError, match="the search is made on images of data_seed 1; runs on the same images would not be a test of it"):
+        grid.override({"data_seed": (0, 1)})
+    assert grid.override({"data_seed": (2,)}).configs()[0].data_seed == 2
 
 
 def test_what_variants_set_cannot_be_overridden():

@@ -97,6 +97,24 @@ def test_a_disk_that_is_full_is_a_failure(tmp_path, monkeypatch):
     assert perform(job, Place(), never).state is State.DONE
 
 
+class OddError(Exception):
+    """Of no kind that programs usually raise."""
+
+
+def test_whatever_a_run_raises_is_a_failure(tmp_path, monkeypatch):
+    (job,) = make_jobs(tmp_path, seeds=1)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OddError("no")
+
+    def sticky() -> None:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr("cnn_reg.sweeps.jobs.run_config", fail)
+    monkeypatch.setattr(torch.cuda, "empty_cache", sticky)
+    assert perform(job, Place(), never).reason == failure_of(job.folder)["reason"] == "OddError: no"
+
+
 def test_a_folder_of_another_run_is_refused(tmp_path):
     (job,) = make_jobs(tmp_path, seeds=1)
     job.folder.mkdir(parents=True)

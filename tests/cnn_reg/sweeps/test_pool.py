@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -14,7 +15,7 @@ from sweep_cases import epochs_of, grid_file, make_jobs, results
 from cnn_reg.sweeps.executors import in_process
 from cnn_reg.sweeps.jobs import LOCK, Place, State, failure_of, state_of
 from cnn_reg.sweeps.pool import KILLED, local_processes
-from tensornet.files.runs import RECORDS
+from tensornet.files.runs import CHECKPOINT, RECORDS
 
 ROOT = Path(__file__).parents[3]
 PLACES = [Place("cpu", 1), Place("cpu", 1)]
@@ -54,7 +55,8 @@ def test_a_process_that_is_killed_takes_no_other_with_it(deaths, tmp_path):
     killed, records = [], []
 
     def stopping():  # asked again and again while jobs go on
-        if len(killed) < deaths and epochs_of(jobs[0].folder) > 3 * len(killed):
+        kept = (jobs[0].folder / CHECKPOINT).exists()  # written after the record of the first epoch
+        if kept and len(killed) < deaths and epochs_of(jobs[0].folder) > 3 * len(killed):
             for process in map(psutil.Process, children() - set(killed)):
                 with contextlib.suppress(psutil.Error):
                     if any(file.path == str(jobs[0].folder / LOCK) for file in process.open_files()):
@@ -78,6 +80,25 @@ def test_a_process_that_is_killed_takes_no_other_with_it(deaths, tmp_path):
         assert [outcome.state for outcome in execute(jobs[:1], lambda: False)] == [State.DONE]
     assert epochs_of(jobs[0].folder) == 30
     assert state_of(jobs[0].folder) is State.DONE
+
+
+def test_what_a_process_cannot_be_given_is_a_failure_of_the_run(tmp_path):
+    bad, good = make_jobs(tmp_path, seeds=2, epochs=1)
+    bad = replace(bad, data=lambda: None)  # which cannot be sent
+    with local_processes(PLACES[:1]) as execute:
+        outcomes = {outcome.job: outcome for outcome in execute([bad, good], lambda: False)}
+    assert [outcomes[job].state for job in (bad, good)] == [State.FAILED, State.DONE]
+    assert "pickle" in outcomes[bad].reason
+    assert failure_of(bad.folder)["reason"] == outcomes[bad].reason
+
+
+def test_a_process_whose_run_failed_on_a_gpu_is_replaced(tmp_path):
+    jobs = make_jobs(tmp_path, seeds=2, epochs=1)
+    with local_processes([Place("cuda:99", 1)]) as execute:
+        before = []
+        for outcome in execute(jobs, lambda: before.append(children()) and False):
+            assert outcome.state is State.FAILED
+        assert len({frozenset(pids) for pids in before if pids}) >= 2
 
 
 def test_processes_that_are_asked_to_stop_write_checkpoints(tmp_path):

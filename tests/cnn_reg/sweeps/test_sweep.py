@@ -9,11 +9,13 @@ from sweep_cases import make_grid, make_jobs
 
 from cnn_reg.config import as_dict, run_id
 from cnn_reg.sweeps.executors import in_process
-from cnn_reg.sweeps.grid import Grid
+from cnn_reg.sweeps.grid import Grid, Range, Search, Variant
 from cnn_reg.sweeps.grids import named_grid
-from cnn_reg.sweeps.jobs import LOCK, Outcome, Place, State
-from cnn_reg.sweeps.sweep import check_folder, run_jobs, states, write_listing
+from cnn_reg.sweeps.jobs import LOCK, Job, Outcome, Place, State
+from cnn_reg.sweeps.search import trial_config
+from cnn_reg.sweeps.sweep import check_folder, run_jobs, states, with_chosen, write_listing
 from tensornet import __version__
+from tensornet.files.runs import Run
 from tensornet.files.storage import read_json, write_json
 
 
@@ -110,6 +112,61 @@ def test_two_sweeps_at_once_do_every_run_once(tmp_path):
     for known in found:
         assert {job: outcome.state for job, outcome in known.items()} == dict.fromkeys(jobs, State.DONE)
     assert all((job.folder / "metrics.jsonl").read_text().count("\n") == 1 for job in jobs)
+
+
+def test_a_run_whose_process_was_asked_to_end_goes_on(tmp_path):
+    (job,) = make_jobs(tmp_path, seeds=1, epochs=1)
+    calls, told = [], []
+
+    def execute(left, stopping):
+        calls.append(left)
+        yield from [Outcome(job, State.INTERRUPTED)] if len(calls) == 1 else in_process(Place())(left, stopping)
+
+    assert run_jobs([job], execute, on_outcome=told.append)[job].state is State.DONE
+    assert [outcome.state for outcome in told] == [State.DONE]
+
+
+def seeds_of(root, part="runs"):
+    return [entry["fields"]["seed"] for entry in read_json(root / "sweep.json")[part]]
+
+
+def test_a_listing_keeps_what_other_calls_have_begun(tmp_path):
+    write_listing(tmp_path, make_grid(3), make_grid(3).labelled())
+    assert seeds_of(tmp_path) == [0, 1, 2]
+    Run(make_jobs(tmp_path, 3)[2].folder, {})
+    one = make_grid(1)
+    write_listing(tmp_path, one, one.labelled())
+    assert seeds_of(tmp_path) == [0, 2]  # nobody has begun 1
+    write_listing(tmp_path, make_grid(3), make_grid(3).labelled())
+    assert seeds_of(tmp_path) == [0, 1, 2]
+    with pytest.raises(ValueError, match="a folder holds one sweep"):
+        write_listing(tmp_path, Grid("other"), Grid("other").labelled())
+
+
+def test_a_listing_of_another_search_is_left_behind(tmp_path):
+    def grid(trials):
+        variant = Variant("decay", ranges={"weight_decay": Range(1e-4, 1e-1, 1e-3)})
+        return Grid("g", axes={"seed": (0, 1)}, variants=(variant, Variant("plain")), search=Search(trials, {"data_seed": 1}))
+
+    first, chosen = grid(3), {"decay": {"weight_decay": 0.01}}
+    tuned = first.tuned(chosen)
+    trial = ("decay", trial_config(first, first.variants[0], {"weight_decay": 0.01}))
+    for config in (*tuned.configs(), trial[1]):
+        Run(Job(config, tmp_path).folder, {})
+    write_listing(tmp_path, first, tuned.labelled(), [trial], chosen)
+    assert with_chosen(tmp_path, first) == tuned
+    write_listing(tmp_path, first, [])  # the same search, begun once more
+    assert with_chosen(tmp_path, first) == tuned
+    assert seeds_of(tmp_path) == [0, 0, 1, 1]
+    assert seeds_of(tmp_path, "trials") == [0]
+    assert with_chosen(tmp_path, grid(4)) == grid(4)  # more trials may choose another
+    other = {"decay": {"weight_decay": 0.05}}
+    write_listing(tmp_path, grid(4), [], [], other)
+    assert [entry["variant"] for entry in read_json(tmp_path / "sweep.json")["runs"]] == ["plain", "plain"]
+    write_json(tmp_path / "sweep.json", {"name": "g", "scale": "own", "runs": [3], "trials": [{"id": 1}]})  # of another program
+    assert with_chosen(tmp_path, first) == first
+    write_listing(tmp_path, first, [])
+    assert seeds_of(tmp_path) == []
 
 
 def test_a_sweep_that_is_asked_to_stop_begins_nothing(tmp_path):
