@@ -110,7 +110,7 @@ TABLE = {
     "tensornet.dynamics.theory.ranks": Row("analysis.components cases records contraction.execute analysis.ranks shape tree", "torch"),
     "tensornet.dynamics.theory.network": Row("evaluation.circuit cases ranks records analysis.ranks", "numpy torch"),
     "tensornet.dynamics.theory.minimal_ranks": Row("cases ranks records analysis.ranks tree", "torch"),
-    "tensornet.dynamics.theory.evolution": Row("analysis.components cases motion records", "numpy torch"),
+    "tensornet.dynamics.theory.evolution": Row("dynamics.flow analysis.components cases motion records", "numpy torch"),
     "tensornet.dynamics.theory.statements": Row("checks cases evolution minimal_ranks network ranks records"),
     "tensornet.dynamics.losses": Row(packages="torch"),
     "tensornet.dynamics.observations": Row(packages="torch"),
@@ -127,7 +127,7 @@ TABLE = {
     ),
     "tensornet.dynamics.report": Row(),
     "tensornet.dynamics.running": Row("experiments report training files.runs interrupts", "torch"),
-    "tensornet.dynamics.plotting": Row("checks files.runs files.storage", lazy="matplotlib"),
+    "tensornet.dynamics.plotting": Row("checks experiments files.runs files.storage", lazy="matplotlib"),
     # the commands
     "tensornet.cli.arguments": Row("checks tree", "torch"),
     "tensornet.cli.plan": Row("arguments contraction.costs contraction.execute contraction.network contraction.plan shape", "rich torch"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,13 +20,14 @@ from tensornet.dynamics.experiments import EXPERIMENTS, Experiment, experiment
 from tensornet.dynamics.plotting import draw, find_runs, panels_of_run, panels_of_sweep
 from tensornet.dynamics.report import learned, lines
 from tensornet.dynamics.running import run_experiment
-from tensornet.dynamics.training import Training
+from tensornet.dynamics.training import Training, make_problem
 from tensornet.files.runs import SUMMARY
 from tensornet.files.storage import read_json
 
 SHOWN = 6  # components shown live
 FIGURE = "figure.png"
 LINES = 20.0  # seconds between lines of progress where there is no terminal
+REFRESH = 0.25  # seconds between pictures of the components
 
 
 def add_command(commands: Any) -> None:
@@ -56,7 +58,14 @@ def add_command(commands: Any) -> None:
     parser.add_argument("--seed", type=seed, metavar="N", help="of everything random (default 0)")
     parser.add_argument("--device", type=device, default=torch.device("cpu"), metavar="D", help="where to compute (default cpu)")
     parser.add_argument("--set", type=assignment, action="append", default=[], metavar="KEY=VALUE", help="overrides a field; repeatable")
-    parser.add_argument("--sweep", type=assignment, action="append", default=[], metavar="KEY=V1,V2", help="runs all values; repeatable")
+    parser.add_argument(
+        "--sweep",
+        type=assignment,
+        action="append",
+        default=[],
+        metavar="KEY=V1,V2",
+        help="runs all values; commas in parentheses part none; repeatable",
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")
     parser.set_defaults(run=run)
 
@@ -79,12 +88,14 @@ def run(arguments: Any, console: Console) -> int:
     if arguments.seed is not None:
         settings["seed"] = str(arguments.seed)
     chosen = [(folder, experiment(arguments.experiment, made)) for folder, made in _folders(arguments.out, settings, arguments.sweep)]
+    for _, one in chosen:
+        make_problem(one, torch.Generator())  # before any of them is run, what cannot be made is said
     for folder, one in chosen:
         if not _run_one(console, one, folder, arguments):
             return INTERRUPTED
     if arguments.sweep:
         panels = panels_of_sweep([folder for folder, _ in chosen], find_runs(arguments.out))
-        draw(panels, arguments.out / FIGURE, columns=arguments.sweep[-1][1].count(",") + 1)
+        draw(panels, arguments.out / FIGURE, columns=len(_values(arguments.sweep[-1][1])))
         console.print(f"The figure of all runs is in {arguments.out / FIGURE}.", highlight=False, soft_wrap=True)
     return 0
 
@@ -93,7 +104,7 @@ def _folders(out: Path, settings: Mapping[str, str], sweep: Sequence[tuple[str, 
     """The runs' folders with their settings: one, or one for every combination of swept values."""
     if not sweep:
         return [(out, dict(settings))]
-    choices = [[(key, value.strip()) for value in values.split(",")] for key, values in sweep]
+    choices = [[(key, value) for value in _values(values)] for key, values in sweep]
     found = []
     for combination in itertools.product(*choices):
         name = ",".join(f"{key}={value}" for key, value in combination)
@@ -101,16 +112,31 @@ def _folders(out: Path, settings: Mapping[str, str], sweep: Sequence[tuple[str, 
     return found
 
 
+def _values(text: str) -> list[str]:
+    """The values between commas, each once; a comma in parentheses belongs to a value."""
+    found, depth = [""], 0
+    for letter in text:
+        depth += (letter == "(") - (letter == ")")
+        if letter == "," and not depth:
+            found.append("")
+        else:
+            found[-1] += letter
+    return list(dict.fromkeys(value.strip() for value in found))
+
+
 def _run_one(console: Console, one: Experiment, folder: Path, arguments: Any) -> bool:
     """Runs one experiment; false when it was interrupted."""
     console.print(_headline(one), highlight=False, soft_wrap=True)
     start = said = time.perf_counter()
+    shown = -math.inf
     with Live(console=console, refresh_per_second=4) as live:
 
         def watch(training: Training, records: list[dict[str, Any]]) -> None:
-            nonlocal said
+            nonlocal said, shown
             now = time.perf_counter()
-            live.update(_view(records, now - start, training.step, max(8, min(WIDTH, console.width - 30))))
+            if training.ended or now - shown > REFRESH:
+                live.update(_view(records, now - start, training.step, max(8, min(WIDTH, console.width - 30))))
+                shown = now
             if not console.is_terminal and now - said > LINES:
                 console.print(_status(records, now - start, training.step), highlight=False, soft_wrap=True)
                 said = now
@@ -118,15 +144,16 @@ def _run_one(console: Console, one: Experiment, folder: Path, arguments: Any) ->
         training = run_experiment(one, folder, device=arguments.device, resume=arguments.resume, watch=watch)
     if not console.is_terminal:
         console.print()  # the last line has not ended
+    found = next((found for found in find_runs(folder) if found.folder == folder), None)
+    if found is not None:
+        for text in lines(found.config, found.records, read_json(folder / SUMMARY) if training.ended else {}):
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
     if not training.ended:
         console.print(f"Interrupted at step {training.step}; the same command with --resume goes on.", highlight=False, soft_wrap=True)
         return False
-    found = next((found for found in find_runs(folder) if found.folder == folder), None)
     if found is None:
         console.print(f"The run {training.ended} before its first record.", highlight=False)
         return True
-    for text in lines(found.config, found.records, read_json(folder / SUMMARY)):
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
     draw(panels_of_run(found), folder / FIGURE)
     console.print(f"The figure is in {folder / FIGURE}.", highlight=False, soft_wrap=True)
     return True

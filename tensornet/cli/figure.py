@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from tensornet.cli.arguments import examples
-from tensornet.dynamics.plotting import FIGURES, check_suffix, draw, find_runs, panels_of_figure
+from tensornet.dynamics.plotting import FIGURES, changed, check_suffix, draw, find_runs, panels_of_figure
 
 
 def add_command(commands: Any) -> None:
@@ -25,7 +25,8 @@ def add_command(commands: Any) -> None:
         "figure",
         help="draw Figure 1, 8, 9 or 10 of the paper from finished or unfinished runs",
         description="Draws a figure of the paper from the records of runs of `tensornet dynamics`, wherever they lie below a folder.\n"
-        "A run that is missing is named in the figure. Of several runs of an experiment, that of the smallest seed is drawn.",
+        "A run that is missing is named in the figure. Of several runs of an experiment, that of the smallest seed is drawn; one with\n"
+        "fields set otherwise than the paper's only where there is no other, and the figure says so.",
         epilog=examples("tensornet figure 1 --runs runs --out figure1.png", "tensornet figure 8 --runs docs/records --out figure8.pdf"),
     )
     parser.add_argument("number", choices=list(FIGURES), metavar="FIGURE", help=", ".join(FIGURES))
@@ -53,5 +54,10 @@ def run(arguments: Any, console: Console) -> int:
     for panel in panels:
         if panel.run is None:
             console.print(f"There is no run of {panel.title} in {arguments.runs}.", highlight=False, soft_wrap=True)
+    for run in {panel.run.folder: panel.run for panel in panels if panel.run}.values():
+        other = f", with {', '.join(changed(run))}" if changed(run) else ""
+        console.print(
+            f"{run.config['name']}: {run.folder} (seed {run.config['seed']}{other})", highlight=False, markup=False, soft_wrap=True
+        )
     console.print(f"Figure {arguments.number} is in {arguments.out}.", highlight=False, soft_wrap=True)
     return 0

@@ -24,7 +24,6 @@ OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": lambda params, lr: torch.optim.Adam(params, lr=lr, capturable=params[0].is_cuda),
     "flow": lambda params, **_: GradientFlow(params),
 }
-INIT_STDS = (0.1, 0.05, 0.01, 0.005, 0.001, 0.0005)  # with which the paper's experiments were carried out
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,11 @@ class Experiment:
         order = self.mode_tree.order
         if len(self.mode_sizes) != order:
             raise ValueError(f"mode_sizes needs one size per mode; got {len(self.mode_sizes)} for {order} modes")
+        if self.kind == "matrix" and not self.matricizations:
+            raise ValueError("of a matrix factorization only singular values are recorded; matricizations must not be empty")
         for modes in self.matricizations:
+            if not isinstance(modes, tuple) or not all(isinstance(mode, int) for mode in modes):
+                raise TypeError(f"matricizations are lists of modes, such as ((0,1),(0,2)); got {self.matricizations}")
             if not modes or not set(modes) < set(range(order)) or len(set(modes)) < len(modes):
                 raise ValueError(f"a matricization needs some, not all, of the modes 0 to {order - 1}, each once; got {modes}")
         Loss(self.loss, self.mean, self.delta)

@@ -105,6 +105,31 @@ def gradient_flow(
     return Trajectory(moments, tuple(_unflat(state, shapes) for state in done.y.T), int(done.nfev))
 
 
+def step_times(
+    objective: Objective, weights: Sequence[Tensor], end: float, *, rtol: float = 1e-10, atol: float = 1e-12
+) -> tuple[float, ...]:
+    """The times between which the solver of :func:`gradient_flow` makes its steps until ``end``: dense where the flow is fast.
+
+    Args:
+        objective: Takes the weights and returns a scalar.
+        weights: Weights at time 0, real float64 tensors of any shapes.
+        end: The last time, above 0.
+        rtol: Relative tolerance of the solver, above 0.
+        atol: Absolute tolerance of the solver.
+
+    Raises:
+        TypeError: A weight is no float64 tensor.
+        ValueError: A number is out of range.
+        FlowError: The solver fails.
+
+    Example:
+        >>> times = step_times(lambda weights: weights[0].square().sum() / 2, [torch.ones(2, dtype=torch.float64)], 3.0)
+        >>> times[0], times[-1], len(times) > 3
+        (0.0, 3.0, True)
+    """
+    return tuple(_integrate(objective, weights, end, rtol, atol).t.tolist())
+
+
 def time_until(objective: Objective, weights: Sequence[Tensor], value: float, *, latest: float, rtol: float = 1e-6) -> float:
     """The time at which gradient flow has brought the objective down to ``value``.
 

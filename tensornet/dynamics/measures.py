@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -48,7 +49,9 @@ def measure(htf: HTF, truth: Tensor, matricizations: Sequence[Sequence[int]], *,
 
     Returns:
         ``error`` (Frobenius distance to the truth, relative to the truth), ``norms`` (``{node: largest local component norms}``),
-        ``singular`` (``{modes: largest singular values}``), ``effective`` (``{modes: effective rank}``) and ``unbalancedness``.
+        ``singular`` (``{modes: largest singular values}``), ``effective`` (``{modes: effective rank}``) and ``unbalancedness``
+        (Definition 5; of a matrix factorization, over the squared norms of rows and columns that meet, which are the diagonals of the
+        matrices that Section 2.1 compares). Of an end tensor that is not finite, the error alone.
 
     Example:
         >>> from tensornet import ModeTree
@@ -60,6 +63,8 @@ def measure(htf: HTF, truth: Tensor, matricizations: Sequence[Sequence[int]], *,
     with torch.no_grad():
         end = htf.contract()
         found: dict[str, Any] = {"error": _number((end - truth).norm() / truth.norm())}
+        if not end.isfinite().all():
+            return found
         components = htf.local_component_norms() if norms else {}
         found["norms"] = {label(node): rounded(values.topk(min(top, len(values))).values) for node, values in components.items()}
         found["singular"], found["effective"] = {}, {}
@@ -69,6 +74,18 @@ def measure(htf: HTF, truth: Tensor, matricizations: Sequence[Sequence[int]], *,
             found["effective"][label(modes)] = _number(effective_rank(values))
         found["unbalancedness"] = _number(htf.unbalancedness())
     return found
+
+
+def finite(found: Any) -> bool:
+    """Whether all numbers in a record are finite.
+
+    Example:
+        >>> finite({"step": 3, "norms": {"0,1": [1.0, 2.0]}}), finite({"error": math.inf})
+        (True, False)
+    """
+    if isinstance(found, Mapping):
+        return all(map(finite, found.values()))
+    return all(map(finite, found)) if isinstance(found, list) else math.isfinite(found)
 
 
 def _number(value: Tensor) -> float:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tensornet.checks import line
+from tensornet.dynamics.experiments import EXPERIMENTS
 from tensornet.files.runs import CONFIG, RECORDS, read_records
 from tensornet.files.storage import read_json, replacing
 
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SUFFIXES = (".png", ".svg", ".pdf")
+WIDTH = 44  # characters of a title's line
 FIGURES: Mapping[str, tuple[tuple[str, ...], ...]] = {  # figure -> the experiments of its parts, by the names that they may have
     "1": (("fig1-matrix",), ("fig1-tensor",), ("fig1-hierarchical", "fig8")),
     "8": (("fig8", "fig1-hierarchical"),),
@@ -96,7 +100,10 @@ def panels_of_run(run: Curves) -> list[Panel]:
 
 
 def panels_of_figure(number: str, runs: Sequence[Curves]) -> list[Panel]:
-    """The panels of a figure of the paper; of several runs of an experiment, that of the smallest seed counts.
+    """The panels of a figure of the paper, of runs of its experiments.
+
+    Of several runs of an experiment, those count that are as the paper's but for the seed, and of these that of the smallest seed. Where
+    there is none, another is taken, and the titles tell what it has otherwise.
 
     Raises:
         ValueError: There is no such figure.
@@ -109,14 +116,31 @@ def panels_of_figure(number: str, runs: Sequence[Curves]) -> list[Panel]:
         raise ValueError(f"the figures are {', '.join(FIGURES)}; got {number}")
     found: list[Panel] = []
     for names in FIGURES[number]:
-        fitting = sorted((run for run in runs if run.config["name"] in names), key=lambda run: int(run.config["seed"]))
+        fitting = sorted(
+            (bool(changed(run)), int(run.config["seed"]), place) for place, run in enumerate(runs) if run.config["name"] in names
+        )
         if not fitting:
             found.append(Panel(names[0], "", "", None))
-        elif number == "1":
-            found.append(_headline(fitting[0]))
-        else:
-            found += panels_of_run(fitting[0])
+            continue
+        run = runs[fitting[0][-1]]
+        made = [_headline(run)] if number == "1" else panels_of_run(run)
+        if other := ", ".join(changed(run)):
+            made = [replace(panel, title="\n".join([panel.title, *textwrap.wrap(f"with {other}", WIDTH)])) for panel in made]
+        found += made
     return found
+
+
+def changed(run: Curves) -> list[str]:
+    """In what a run differs from the experiment of its name, beside the seed, as ``field=value``.
+
+    Example:
+        >>> from dataclasses import asdict
+        >>> changed(Curves(Path("."), asdict(replace(EXPERIMENTS["fig9"], seed=3, ranks=64)), []))
+        ['ranks=64']
+    """
+    usual = json.loads(json.dumps(asdict(EXPERIMENTS[run.config["name"]])))
+    config = json.loads(json.dumps(dict(run.config)))
+    return [f"{name}={value}" for name, value in config.items() if name != "seed" and value != usual.get(name)]
 
 
 def panels_of_sweep(folders: Sequence[Path], runs: Sequence[Curves]) -> list[Panel]:

@@ -13,7 +13,7 @@ import torch
 
 from tensornet.dynamics.experiments import Experiment
 from tensornet.dynamics.report import summarise
-from tensornet.dynamics.training import Training, true_ranks
+from tensornet.dynamics.training import Training
 from tensornet.files.runs import Run
 from tensornet.interrupts import signals
 
@@ -30,6 +30,8 @@ def run_experiment(
 ) -> Training:
     """Runs an experiment to its end, or to Ctrl-C or SIGTERM, after which it can be resumed.
 
+    A signal that comes too late to interrupt the run, which is complete then, is passed on.
+
     Args:
         experiment: What to do.
         folder: The run's folder, as of :class:`tensornet.files.runs.Run`.
@@ -42,6 +44,7 @@ def run_experiment(
 
     Raises:
         ValueError: The folder holds a run and ``resume`` is false, or another run.
+        KeyboardInterrupt: Ctrl-C or SIGTERM came during the last step.
         OSError: The folder cannot be written to.
 
     Example:
@@ -72,11 +75,13 @@ def run_experiment(
             steps=training.step,
             seconds=round(training.seconds, 2),
             **summarise(records),
-            true_ranks=true_ranks(training),
+            true_ranks=training.true_ranks,
             way=training.objective.way,
             device=str(device),
             threads=torch.get_num_threads(),
             torch=torch.__version__,
             machine=platform.processor() or platform.machine(),
         )
+        if arrived():
+            raise KeyboardInterrupt
     return training

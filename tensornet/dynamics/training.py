@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from tensornet.analysis.ranks import matricize
 from tensornet.dynamics.blocks import Blocks, kept_tensors
 from tensornet.dynamics.experiments import OPTIMIZERS, Experiment
 from tensornet.dynamics.losses import Loss
-from tensornet.dynamics.measures import label, measure
+from tensornet.dynamics.measures import finite, label, measure
 from tensornet.dynamics.objective import Objective
 from tensornet.dynamics.problems import Problem, completion, low_rank_truth, normalised, sensing
 from tensornet.files.partial import read
@@ -40,6 +41,7 @@ class Training:
         step: Steps done.
         seconds: Time that they took, records included.
         ended: Why the run has ended: ``"converged"``, ``"max_steps"``, ``"diverged"``, or ``""`` while it goes on.
+        true_ranks: Ranks of the ground truth's recorded matricizations, ``{modes: rank}``.
 
     Example:
         >>> from tensornet.dynamics.experiments import experiment
@@ -52,6 +54,8 @@ class Training:
         self.experiment = experiment
         self.generator = torch.Generator().manual_seed(experiment.seed)
         problem = make_problem(experiment, self.generator)
+        self.true_ranks = true_ranks(problem.truth, experiment.matricizations)
+        self._truth = zlib.crc32(problem.truth.numpy().tobytes())
         self.htf = HTF(
             experiment.mode_tree,
             experiment.mode_sizes,
@@ -99,6 +103,8 @@ class Training:
             record: dict[str, Any] | None = None
             if self.ended != "diverged" and (self.ended or self.step % experiment.record_every == 0):
                 record = {"step": self.step, "loss": loss, **self._measures()}
+                if not finite(record):  # which a loss with bounded slope need not show
+                    self.ended, record = "diverged", None
             if not self.ended:
                 self.optimizer.step(self.closure)
                 self.step += 1
@@ -179,19 +185,22 @@ class Training:
             "weights": [parameter.detach().clone() for parameter in self.parameters],
             "optimizer": copy.deepcopy(self.optimizer.state_dict()),
             "generator": self.generator.get_state(),
+            "truth": self._truth,
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Continues from a :meth:`state` of the same experiment.
 
         Raises:
-            ValueError: It is no such state.
+            ValueError: It is no such state, or the ground truth was read from a file that holds another one now.
 
         Example:
             >>> from tensornet.dynamics.experiments import experiment
             >>> training = Training(experiment("quick-tensor"))
             >>> training.load(training.state())
         """
+        if state.get("truth", self._truth) != self._truth:
+            raise ValueError(f"the run was begun with another ground truth than {self.experiment.truth} holds now")
         try:
             with torch.no_grad():
                 for parameter, weight in zip(self.parameters, state["weights"], strict=True):
@@ -236,22 +245,19 @@ def _read_truth(path: str, sizes: tuple[int, ...]) -> Tensor:
     found = read(path)
     if found.sizes != sizes or len(found.values) != math.prod(sizes):
         raise ValueError(f"the ground truth in {path} must be a whole array of the sizes {sizes}; got {len(found.values)} of {found.sizes}")
+    values = torch.as_tensor(found.values)
+    if values.is_complex():
+        raise ValueError(f"the ground truth in {path} must be real; got {values.dtype}")
     truth = torch.empty(sizes, dtype=torch.float64)
-    truth[tuple(torch.as_tensor(found.indices).T)] = torch.as_tensor(found.values).to(torch.float64)
+    truth[tuple(torch.as_tensor(found.indices).T)] = values.to(torch.float64)
     return normalised(truth)
 
 
-def true_ranks(training: Training) -> dict[str, int]:
-    """Ranks of the ground truth's recorded matricizations: ``{modes: rank}``.
+def true_ranks(truth: Tensor, matricizations: Sequence[Sequence[int]]) -> dict[str, int]:
+    """Ranks of a ground truth's matricizations, to the precision of its numbers: ``{modes: rank}``.
 
     Example:
-        >>> from tensornet.dynamics.experiments import experiment
-        >>> true_ranks(Training(experiment("quick-tensor")))
-        {'0': 3, '1': 3, '2': 3}
+        >>> true_ranks(torch.ones(2, 3, 4), [(0,), (0, 2)])
+        {'0': 1, '0,2': 1}
     """
-    truth = training.problem.truth.double()
-    found = {}
-    for modes in training.experiment.matricizations:
-        values = torch.linalg.svdvals(matricize(truth, modes))
-        found[label(modes)] = int((values > 1e-4 * values[0]).sum())  # the truth may have been rounded to single precision
-    return found
+    return {label(modes): int(torch.linalg.matrix_rank(matricize(truth, modes))) for modes in matricizations}

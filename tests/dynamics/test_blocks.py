@@ -54,7 +54,7 @@ SETTINGS: list[dict[str, str]] = [
     {"max_steps": "47", "optimizer": "momentum", "lr": "0.1"},
     {"max_steps": "47", "optimizer": "gd", "lr": "0.1"},
     {"max_steps": "47", "task": "sensing", "loss": "huber"},
-    {"max_steps": "47", "kind": "matrix", "mode_sizes": "6,6", "samples": "20", "matricizations": "()"},
+    {"max_steps": "47", "kind": "matrix", "mode_sizes": "6,6", "samples": "20", "matricizations": "0"},
     {"optimizer": "gd", "lr": "1e6", "init_std": "1", "max_steps": "500"},  # diverges
     {"record_every": "7"},  # converges within a block
 ]

@@ -68,13 +68,51 @@ def test_ctrl_c_and_resume(folder, capsys, monkeypatch):
             time.sleep(0.01)
         return view(*given)
 
+    monkeypatch.setattr(dynamics, "REFRESH", 0.0)
     monkeypatch.setattr(dynamics, "_view", interrupt)
     assert call(*arguments) == 130
-    assert "Interrupted at step 21; the same command with --resume goes on." in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "Interrupted at step 21; the same command with --resume goes on." in out
+    assert "quick-tensor: step 20, loss" in out
+    assert "not ended" in out
     assert call(*arguments) == 2
     assert "holds a run already; resume it (--resume), or give another folder" in capsys.readouterr().err
     assert call(*arguments, "--resume") == 0
     assert [record["step"] for record in read_records("run/metrics.jsonl")] == list(range(0, 61, 10))
+
+
+def test_ctrl_c_in_the_last_step_ends_a_sweep_too(folder, capsys, monkeypatch):
+    view = dynamics._view
+
+    def interrupt(records, *more):
+        if records[-1]["step"] == 10:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+        return view(records, *more)
+
+    monkeypatch.setattr(dynamics, "_view", interrupt)
+    assert call("dynamics", "quick-tensor", "--out", "runs", *SMALL, "--set", "max_steps=10", "--sweep", "seed=0,1") == 130
+    assert capsys.readouterr().err == "tensornet: interrupted\n"
+    assert [path.name for path in (folder / "runs").iterdir()] == ["seed=0"]
+    assert read_json(folder / "runs" / "seed=0" / "summary.json")["steps"] == 10  # it is complete
+
+
+def test_the_live_picture_is_drawn_now_and_then_and_at_the_end(folder, monkeypatch):
+    steps, view = [], dynamics._view
+    monkeypatch.setattr(dynamics, "_view", lambda records, *more: steps.append(records[-1]["step"]) or view(records, *more))
+    monkeypatch.setattr(dynamics, "REFRESH", 3600.0)
+    assert call("dynamics", "quick-tensor", "--out", "run", *SMALL, "--set", "max_steps=50") == 0
+    assert steps == [0, 50]
+
+
+def test_values_of_a_sweep_may_have_commas_in_parentheses(folder, capsys):
+    words = ("--sweep", "tree=((0,1),2), (0,(1,2))", "--sweep", "seed=1,1", "--set", "matricizations=0", "--set", "max_steps=10")
+    assert call("dynamics", "quick-hierarchical", "--out", "runs", "--set", "mode_sizes=4,4,4", "--set", "samples=30", *words) == 0
+    assert sorted(path.name for path in (folder / "runs").iterdir()) == ["figure.png", "tree=((0,1),2),seed=1", "tree=(0,(1,2)),seed=1"]
+    capsys.readouterr()
+    assert call("dynamics", "quick-tensor", "--out", "more", "--sweep", "samples=20,99999", "--set", "max_steps=10") == 2
+    assert "samples must be at most the number of entries" in capsys.readouterr().err
+    assert not (folder / "more").exists()  # not even the first run is begun
 
 
 def test_a_run_that_diverges_at_once(folder, capsys):
@@ -89,6 +127,11 @@ def test_a_run_that_diverges_at_once(folder, capsys):
         (("fig11", "--out", "run"), "unknown value of EXPERIMENT: fig11"),
         (("fig8",), "the following arguments are required: --out"),
         (("fig8", "--out", "run", "--set", "ranks"), "a field is set as KEY=VALUE, such as ranks=128; got 'ranks'"),
+        (("quick-matrix", "--out", "run", "--set", "matricizations=()"), "matricizations must not be empty"),
+        (
+            ("fig8", "--out", "run", "--set", "matricizations=(0,),1"),
+            "matricizations are lists of modes, such as ((0,1),(0,2)); got ((0,), 1)",
+        ),
         (("fig8", "--out", "run", "--set", "rank=3"), "unknown field 'rank'"),
         (
             ("fig8", "--out", "run", "--set", "samples=5000", "--set", "ranks=2"),
@@ -115,7 +158,7 @@ def test_figures_from_runs(folder, capsys):
         assert (folder / f"figure.{suffix}").stat().st_size > 5000
     out = capsys.readouterr().out
     assert "There is no run of fig1-matrix in runs." in out
-    assert "fig1-tensor" not in out
+    assert f"fig1-tensor: {Path('runs', 'a')} (seed 0, with ranks=6, max_steps=100)\n" in out
     assert call("figure", 1, "--runs", "runs", "--out", "no/a.png") == 2
     assert "the folder no does not exist" in capsys.readouterr().err
 

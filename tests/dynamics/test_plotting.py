@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 from matplotlib.figure import Figure
 
 from tensornet.dynamics import plotting
 from tensornet.dynamics.experiments import experiment
-from tensornet.dynamics.plotting import draw, find_runs, panels_of_figure, panels_of_run, panels_of_sweep
+from tensornet.dynamics.plotting import changed, draw, find_runs, panels_of_figure, panels_of_run, panels_of_sweep
 from tensornet.dynamics.running import run_experiment
+from tensornet.files.runs import Run
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +41,17 @@ def test_figure_1_has_three_panels_with_the_smallest_seeds(runs):
     assert (hierarchical.run, hierarchical.title) == (None, "fig1-hierarchical")
     with pytest.raises(ValueError, match="the figures are 1, 8, 9, 10; got 2"):
         panels_of_figure("2", [])
+
+
+def test_runs_as_the_paper_s_come_before_others_and_others_are_told(runs, tmp_path):
+    Run(tmp_path / "b", asdict(experiment("fig9", {"seed": "3"}))).record(step=0, error=1.0, norms={"0,1": [1.0]}, singular={})
+    Run(tmp_path / "a", asdict(experiment("fig9", {"ranks": "6"}))).record(step=0, error=1.0, norms={"0,1": [1.0]}, singular={})
+    found = find_runs(tmp_path)
+    assert [changed(run) for run in found] == [["ranks=6"], []]
+    (panel,) = panels_of_figure("9", found)
+    assert (panel.run.config["seed"], panel.title) == (3, "local components at {0,1}")
+    (panel,) = panels_of_figure("9", found[:1])
+    assert panel.title == "local components at {0,1}\nwith ranks=6"
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])

@@ -31,4 +31,8 @@ def test_records_and_documents_agree(run):
     found = summarise(records)
     assert {name: summary[name] for name in found} == found
     row = f"| {config['name']}, seed {config['seed']} | {summary['steps']} | {summary['ended']} | {summary['error']:.4f} |"
-    assert row in (DOCS / "reproduce.md").read_text(encoding="utf-8")
+    (line,) = (text for text in (DOCS / "reproduce.md").read_text(encoding="utf-8").splitlines() if text.startswith(row))
+    cells = line.split(" | ")
+    assert cells[6] == ("; ".join(f"{node}: {count}" for node, count in summary["components"].items()) or "-")
+    ranks = {modes: f"{count}{' or more' if count == config['top'] else ''}" for modes, count in summary["ranks"].items()}
+    assert cells[7] == "; ".join(f"{modes}: {count} of {summary['true_ranks'][modes]}" for modes, count in ranks.items())

@@ -39,6 +39,13 @@ def test_statement_holds(name):
     assert not failing(checks)
 
 
+@pytest.mark.parametrize(("seed", "number"), [(13, 0), (53, 2)])
+def test_the_integral_of_theorem_1_follows_flows_that_rest_and_then_jump(seed, number):
+    case = draw_case(seed=seed, number=number)
+    assert {check.claim for check in evolution.theorem_1(case)} >= {"deviation of its integral over time"}
+    assert not failing(evolution.theorem_1(case))
+
+
 class TestRecords:
     def test_relations(self):
         def check(measured, relation, bound):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -160,3 +161,32 @@ def test_gradient_flow_is_a_choice():
 def test_gradient_flow_is_exact_or_refused(settings):
     with pytest.raises(ValueError, match="gradient flow needs dtype float64, batch 0 and noise 0"):
         small(optimizer="flow", **settings)
+
+
+def test_true_ranks_are_those_of_the_truth_in_double_precision():
+    training = Training(experiment("fig1-hierarchical", {"seed": "2", "ranks": "2"}))  # whose fifth singular value is 8e-5 of the first
+    assert training.problem.truth.dtype == torch.float32
+    assert training.true_ranks == {"0,1": 5, "0,2": 25}
+
+
+def test_a_loss_of_bounded_slope_does_not_hide_divergence():
+    settings = {"ranks": "4", "optimizer": "gd", "lr": "1e3", "loss": "l1", "init_std": "0.5", "record_every": "1", "max_steps": "200"}
+    training = Training(experiment("quick-tensor", settings))
+    records = list(training.run())
+    assert training.ended == "diverged"
+    assert records
+    json.dumps(records, allow_nan=False)
+
+
+def test_truths_that_are_complex_or_were_changed(tmp_path):
+    array, path = np.random.default_rng(0).normal(size=(4, 4, 4)), tmp_path / "truth.npy"
+    settings = {"truth": str(path), "mode_sizes": "4,4,4", "ranks": "4", "samples": "40", "max_steps": "10"}
+    np.save(path, array)
+    state = Training(experiment("quick-tensor", settings)).state()
+    Training(experiment("quick-tensor", settings)).load(state)
+    np.save(path, array[::-1])
+    with pytest.raises(ValueError, match=r"the run was begun with another ground truth than .*truth\.npy holds now"):
+        Training(experiment("quick-tensor", settings)).load(state)
+    np.save(path, array + 1j)
+    with pytest.raises(ValueError, match=r"the ground truth in .*truth\.npy must be real; got torch.complex128"):
+        Training(experiment("quick-tensor", settings))

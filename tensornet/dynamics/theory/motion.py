@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tensornet.analysis.components import directions
-from tensornet.dynamics.flow import Trajectory, gradient_flow, time_until, velocity
+from tensornet.dynamics.flow import Trajectory, gradient_flow, step_times, time_until, velocity
 from tensornet.dynamics.theory.cases import Case
 from tensornet.tree import ModeTree, Node
 
@@ -104,7 +104,23 @@ def flow(case: Case, weights: Sequence[Tensor], shares: Sequence[float], *, rtol
         >>> len(flow(case, case.weights, [0.0, 0.5]).weights)
         2
     """
+    end = _duration(case, weights)
+    return gradient_flow(case.objective, weights, [end * share for share in shares], rtol=rtol, atol=1e-2 * rtol)
+
+
+def flow_steps(case: Case, weights: Sequence[Tensor]) -> tuple[float, ...]:
+    """The times between which the solver makes its steps during :func:`flow`.
+
+    Example:
+        >>> from tensornet.dynamics.theory.cases import draw_case
+        >>> case = draw_case(seed=0, number=0)
+        >>> flow_steps(case, case.weights)[-1] == flow(case, case.weights, [1.0]).times[-1]
+        True
+    """
+    return step_times(case.objective, weights, _duration(case, weights))
+
+
+def _duration(case: Case, weights: Sequence[Tensor]) -> float:
     start = case.objective(weights).item()
     moved = sum(rate.square().sum().item() for rate in velocity(case.objective, weights))  # minus the objective's derivative
-    end = time_until(case.objective, weights, (1 - FALL) * start, latest=LONGEST * start / moved, rtol=1e-3)
-    return gradient_flow(case.objective, weights, [end * share for share in shares], rtol=rtol, atol=1e-2 * rtol)
+    return time_until(case.objective, weights, (1 - FALL) * start, latest=LONGEST * start / moved, rtol=1e-3)
