@@ -18,6 +18,8 @@ from tensornet import __version__
 from tensornet.files.runs import CONFIG
 from tensornet.files.storage import read_json, write_json
 
+_ENTRY = {"id", "folder", "variant", "fields"}  # what a listing says of a run
+
 
 def check_folder(root: Path, grid: Grid) -> None:
     """Checks that a folder can be this sweep's: it is not there yet, or holds no other.
@@ -102,9 +104,6 @@ def _merged(root: Path, runs: Iterable[tuple[str, Config]], others: Iterable[dic
     entries = [_entry(root, *run) for run in runs]
     fields = [entry["fields"] for entry in entries]
     return entries + [entry for entry in others if entry["fields"] not in fields]
-
-
-_ENTRY = {"id", "folder", "variant", "fields"}
 
 
 def _entry(root: Path, variant: str, config: Config) -> dict[str, Any]:

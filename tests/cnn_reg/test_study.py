@@ -1,10 +1,12 @@
-"""The committed records of the study are those of the small sweep, whole, and the document says what they hold."""
+"""The committed records are those of small sweeps, whole, and the documents say what they hold."""
 
 from __future__ import annotations
 
 import re
 import statistics
 from pathlib import Path
+
+import pytest
 
 from cnn_reg.cli import main
 from cnn_reg.config import run_id
@@ -14,13 +16,16 @@ from tensornet.files.runs import read_records
 from tensornet.files.storage import read_json
 
 DOCS = Path(__file__).parents[2] / "docs"
-STUDY = DOCS / "records" / "fig6-pathfinder-small"
-RUNS = sorted(path.parent for path in STUDY.glob("*/config.json"))
+RUNS = {
+    name: sorted(path.parent for path in (DOCS / "records" / f"{name}-small").glob("*/config.json"))
+    for name in ("fig6-pathfinder", "fig6-same-class")
+}
 
 
-def test_the_runs_are_those_of_the_small_sweep():
-    configs = named_grid("fig6-pathfinder", "small").configs()
-    found = {run.name: read_config(run) for run in RUNS}
+@pytest.mark.parametrize("name", RUNS)
+def test_the_runs_are_those_of_the_small_sweep(name):
+    configs = named_grid(name, "small").configs()
+    found = {run.name: read_config(run) for run in RUNS[name]}
     assert len(found) == len(configs)
     assert set(configs) == {begun.config for begun in found.values()}
     assert all(name.endswith(run_id(begun.config, begun.version)) for name, begun in found.items())
@@ -32,7 +37,7 @@ def test_the_document_says_what_the_records_hold():
     for length in (3, 5):
         for coefficient in (0.0, 3.0):
             summaries, bests = [], []
-            for run in RUNS:
+            for run in RUNS["fig6-pathfinder"]:
                 config, records = read_config(run).config, read_records(run / "metrics.jsonl")
                 if (config.path_length, config.coefficient) == (length, coefficient):
                     summaries.append(read_json(run / "summary.json"))
@@ -50,7 +55,29 @@ def test_the_document_says_what_the_records_hold():
     assert f"the best test accuracy of any epoch without the penalty is {best[0.0][3]:.1f} and {best[0.0][5]:.1f}" in document
 
 
-def test_the_figure_is_drawn_from_the_records(tmp_path, capsys):
-    assert main(["figure", "fig6-pathfinder", "--runs", str(STUDY), "--out", str(tmp_path / "figure.png")]) == 0
+def test_the_document_says_what_the_records_of_is_same_class_hold():
+    document = (DOCS / "reproduce.md").read_text(encoding="utf-8")
+    summaries = {run: read_json(run / "summary.json") for run in RUNS["fig6-same-class"]}
+    for distance in (0, 80, 160):
+        for coefficient in (0.0, 1.0):
+            wanted = [
+                summary
+                for run, summary in summaries.items()
+                if (read_config(run).config.distance, summary["coefficient"]) == (distance, coefficient)
+            ]
+            assert [summary["epochs"] for summary in wanted] == [15] * 3
+            wanted.sort(key=lambda summary: summary["seed"])
+            shares, training = ([100 * summary[part] for summary in wanted] for part in ("test_accuracy", "train_accuracy"))
+            each = ", ".join(f"{share:.1f}" for share in shares)
+            cosines = ", ".join(f"{summary['cosine']:.3f}"[1:] for summary in wanted)
+            row = f"| {distance} | {coefficient:g} | {each} | {statistics.mean(shares):.1f} | {statistics.stdev(shares):.1f} "
+            assert f"{row}| {min(training):.1f} to {max(training):.1f} | {cosines} |" in document
+
+
+@pytest.mark.parametrize(
+    ("name", "row"), [("fig6-pathfinder", "| coefficient 3 | 5 | 3 | 66.5 |"), ("fig6-same-class", "| coefficient 0 | 80 | 3 | 96.7 |")]
+)
+def test_the_figure_is_drawn_from_the_records(name, row, tmp_path, capsys):
+    assert main(["figure", name, "--runs", str(DOCS / "records" / f"{name}-small"), "--out", str(tmp_path / "figure.png")]) == 0
     assert "mean and standard deviation over 3 seeds" in capsys.readouterr().out
-    assert "| coefficient 3 | 5 | 3 | 66.5 |" in (tmp_path / "figure.md").read_text()
+    assert row in (tmp_path / "figure.md").read_text()
