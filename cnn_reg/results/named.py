@@ -49,7 +49,7 @@ def expected_runs(name: str, folder: Path, records: Sequence[Record]) -> Sequenc
     """The runs of a sweep of the paper; see :func:`figure_charts`.
 
     Example:
-        >>> len(expected_runs("fig6-same-class", Path("."), []))
+        >>> len(expected_runs("fig6-same-class", Path("no such folder"), []))
         75
     """
     listings = [listing for listing in read_listings(folder) if listing.name == name]
