@@ -134,13 +134,11 @@ def changed(run: Curves) -> list[str]:
     """In what a run differs from the experiment of its name, beside the seed, as ``field=value``.
 
     Example:
-        >>> from dataclasses import asdict
-        >>> changed(Curves(Path("."), asdict(replace(EXPERIMENTS["fig9"], seed=3, ranks=64)), []))
+        >>> changed(Curves(Path("."), {"name": "fig9", "seed": 3, "ranks": 64}, []))
         ['ranks=64']
     """
-    usual = json.loads(json.dumps(asdict(EXPERIMENTS[run.config["name"]])))
-    config = json.loads(json.dumps(dict(run.config)))
-    return [f"{name}={value}" for name, value in config.items() if name != "seed" and value != usual.get(name)]
+    usual = json.loads(json.dumps(asdict(EXPERIMENTS[run.config["name"]])))  # with lists for tuples, as in the run's file
+    return [f"{name}={value}" for name, value in run.config.items() if name != "seed" and value != usual.get(name)]
 
 
 def panels_of_sweep(folders: Sequence[Path], runs: Sequence[Curves]) -> list[Panel]:

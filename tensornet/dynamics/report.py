@@ -9,7 +9,7 @@ from typing import Any
 
 Records = Sequence[Mapping[str, Any]]
 THRESHOLD = 0.02  # share of the largest final value above which a component counts as learned
-GROWTH = 2.0  # times its first value that it is then
+GROWTH = 2.0  # times its first value above which it must end besides
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import math
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -55,7 +56,7 @@ class Training:
         self.generator = torch.Generator().manual_seed(experiment.seed)
         problem = make_problem(experiment, self.generator)
         self.true_ranks = true_ranks(problem.truth, experiment.matricizations)
-        self._truth = zlib.crc32(problem.truth.numpy().tobytes())
+        self._truth_file = zlib.crc32(Path(experiment.truth).read_bytes()) if experiment.truth else None
         self.htf = HTF(
             experiment.mode_tree,
             experiment.mode_sizes,
@@ -185,7 +186,7 @@ class Training:
             "weights": [parameter.detach().clone() for parameter in self.parameters],
             "optimizer": copy.deepcopy(self.optimizer.state_dict()),
             "generator": self.generator.get_state(),
-            "truth": self._truth,
+            "truth_file": self._truth_file,
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -199,7 +200,7 @@ class Training:
             >>> training = Training(experiment("quick-tensor"))
             >>> training.load(training.state())
         """
-        if state.get("truth", self._truth) != self._truth:
+        if state.get("truth_file") != self._truth_file:
             raise ValueError(f"the run was begun with another ground truth than {self.experiment.truth} holds now")
         try:
             with torch.no_grad():

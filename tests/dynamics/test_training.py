@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from tensornet.contraction.execute import contract
+from tensornet.dynamics import training
 from tensornet.dynamics.experiments import OPTIMIZERS, experiment
 from tensornet.dynamics.flow import gradient_flow
 from tensornet.dynamics.training import Training
@@ -176,6 +178,20 @@ def test_a_loss_of_bounded_slope_does_not_hide_divergence():
     assert training.ended == "diverged"
     assert records
     json.dumps(records, allow_nan=False)
+
+
+def test_a_checkpoint_goes_on_where_the_generated_truth_is_rounded_otherwise(monkeypatch):
+    """As on a machine with another processor, or another number of threads."""
+    state, make = Training(small()).state(), training.make_problem
+
+    def rounded(*given):
+        problem = make(*given)
+        return dataclasses.replace(problem, truth=problem.truth * (1 + 1e-15))
+
+    monkeypatch.setattr(training, "make_problem", rounded)
+    other = Training(small())
+    other.load(state)
+    assert other.step == 0
 
 
 def test_truths_that_are_complex_or_were_changed(tmp_path):
