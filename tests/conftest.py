@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from command_cases import HOLES, WAVES
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 collect_ignore = [] if importlib.util.find_spec("PySide6") else ["browser_program.py"]  # whose documentation is looked through for examples
@@ -29,3 +32,18 @@ def fixed_random_state() -> Iterator[None]:
     dtype = torch.get_default_dtype()
     yield
     assert torch.get_default_dtype() == dtype, "the test changed torch's default dtype"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder, and lines that are not wrapped."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    return tmp_path
+
+
+@pytest.fixture
+def waves(folder: Path) -> Path:
+    """A matrix with holes."""
+    np.save("waves.npy", np.where(HOLES, np.nan, WAVES))
+    return folder

@@ -8,28 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
+from command_cases import call
 
-from tensornet.cli import dynamics, main
+from tensornet.cli import dynamics
 from tensornet.files.runs import read_records
 from tensornet.files.storage import read_json
 
 SMALL = ("--set", "ranks=6", "--set", "mode_sizes=5,5,5", "--set", "samples=80", "--set", "record_every=10")
-
-
-def call(*arguments):
-    """The command's exit code."""
-    try:
-        return main([str(argument) for argument in arguments])
-    except SystemExit as stop:
-        return stop.code
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """An empty working folder, and lines that are not wrapped."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    return tmp_path
 
 
 def test_a_run_prints_its_report_and_draws_its_figure(folder, capsys):
