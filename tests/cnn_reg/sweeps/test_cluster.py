@@ -22,19 +22,31 @@ ROOT = Path(__file__).parents[3]
 EPOCHS = 12
 
 
+def run_program(event, folder, seeds, epochs):
+    """What the program prints, whole and as data."""
+    grid = grid_file(folder / "grid.toml", seeds=seeds, epochs=epochs)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), "OMP_NUM_THREADS": "1"}
+    program = [sys.executable, str(ROOT / "tests" / "cluster_program.py"), event, str(grid), str(folder / "out"), str(seeds), str(epochs)]
+    done = subprocess.run(program, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, json.loads(next(text for text in done.stdout.splitlines() if text.startswith("{")))
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_checkpoints_and_what_waits_for_a_node_waiting(tmp_path):
+    shown, found = run_program("interrupted", tmp_path, seeds=4, epochs=2000)
+    assert found["code"] == 130
+    assert "4 runs, 2 interrupted, 2 waiting" in shown
+
+
 @pytest.mark.slow
 def test_a_node_that_dies_in_the_middle_of_its_run_changes_nothing(tmp_path):
     """Two nodes with one run each; one is lost, and its run goes on, on the other, to the bits of runs that nothing happened to."""
-    grid = grid_file(tmp_path / "grid.toml", seeds=2, epochs=EPOCHS)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), "OMP_NUM_THREADS": "1"}
-    program = [sys.executable, str(ROOT / "tests" / "cluster_program.py"), str(grid), str(tmp_path / "out"), "2", str(EPOCHS)]
-    done = subprocess.run(program, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(next(text for text in done.stdout.splitlines() if text.startswith("{")))
-    assert found["code"] == 0, done.stdout + done.stderr
+    shown, found = run_program("lost", tmp_path, seeds=2, epochs=EPOCHS)
+    assert found["code"] == 0, shown
     assert all(2 <= epochs < EPOCHS for epochs in found["lost"]), "the node was lost too late"
     assert min(found["least"]) >= 1, "a run began anew"
-    assert "2 runs, 2 done" in done.stdout
+    assert "2 runs, 2 done" in shown
     jobs = make_jobs(tmp_path / "alone", seeds=2, epochs=EPOCHS)
     list(in_process(Place("cpu", 1))(jobs, lambda: False))
     assert results(jobs, tmp_path / "out") == results(jobs, tmp_path / "alone")
