@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
+from torch import Tensor
+from torch.nn.utils import parameters_to_vector
 
 from tensornet.checks import real
 from tensornet.dynamics.flow import FlowError
@@ -94,7 +95,7 @@ class GradientFlow(torch.optim.Optimizer):
         losses: list[float] = []
 
         def rate(_: float, state: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-            vector_to_parameters(torch.from_numpy(state).to(parameters[0]), parameters)
+            _put(state, parameters)
             with torch.enable_grad():
                 losses.append(float(closure()))
             gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
@@ -106,8 +107,15 @@ class GradientFlow(torch.optim.Optimizer):
             solver = DOP853(rate, group["time"], start, np.inf, first_step=group["next"], rtol=group["rtol"], atol=group["atol"])
             message = solver.step()
         if solver.status == "failed" or not np.isfinite(solver.y).all():
-            vector_to_parameters(torch.from_numpy(start).to(parameters[0]), parameters)
+            _put(start, parameters)
             raise FlowError(f"gradient flow could not be followed beyond time {group['time']:g}: {message}")
-        vector_to_parameters(torch.from_numpy(solver.y).to(parameters[0]), parameters)
+        _put(solver.y, parameters)
         group.update(time=float(solver.t), lr=float(solver.t - solver.t_old), next=float(solver.h_abs))
         return losses[0]
+
+
+def _put(state: np.ndarray[Any, Any], parameters: Sequence[Tensor]) -> None:
+    """Writes a vector into parameters, which keep their memory."""
+    parts = torch.from_numpy(state).split([parameter.numel() for parameter in parameters])
+    for parameter, part in zip(parameters, parts):
+        parameter.copy_(part.view_as(parameter))
