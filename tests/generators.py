@@ -1,4 +1,4 @@
-"""Seeded random cases, used by all tests."""
+"""Seeded random cases, and trees, used by all tests."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ from tensornet.formats.ht import HT
 from tensornet.tree import ModeTree, Node
 
 Array = np.ndarray[Any, Any]
+ORDER_4 = {
+    "balanced": ModeTree.balanced(4),
+    "chain": ModeTree.chain(4),
+    "star": ModeTree.star(4),
+    "random": ModeTree.random(4, seed=3),
+    "crossed": ModeTree.from_nested(((0, 2), (1, 3))),
+}
 
 
 def random_array(rng: np.random.Generator, size: tuple[int, ...], dtype: Any = np.float64) -> Array:

@@ -92,8 +92,13 @@ TABLE = {
     "tensornet.completion.order": Row(packages="numpy"),
     "tensornet.completion.batches": Row("distributed evaluation.observed order shape sources survey", "numpy torch"),
     "tensornet.completion.fitting": Row("batches distributed evaluation.circuit htf interrupts optim shape smoothing", "torch"),
+    "tensornet.completion.refinement": Row(
+        "evaluation.circuit evaluation.observed formats.ht htf shape sources", "numpy torch", lazy="scipy"
+    ),
     "tensornet.completion.completer": Row(
-        "batches distributed files.entries fitting htf shape smoothing sources survey tree", "numpy torch", lazy="sklearn"
+        "batches distributed files.entries fitting formats.ht htf refinement shape smoothing sources survey tree",
+        "numpy torch",
+        lazy="sklearn",
     ),
     "tensornet.files.objects": Row("checks completion.completer evaluation.circuit formats.ht htf storage tree", "numpy torch"),
     "tensornet": Row(

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from tensornet import HTF, ModeTree, TensorCompleter, hierarchical_rank, hierarchical_singular_values, hsvd, load, observe, save
+from tensornet.completion import refinement
 from tensornet.dynamics.experiments import experiment
 from tensornet.dynamics.training import Training
 
@@ -133,12 +135,15 @@ def test_dynamics_go_on_from_their_state(settings: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("tree", ["auto", ModeTree.chain(4)], ids=["auto", "chain"])
-@pytest.mark.parametrize("settings", [{}, {"batch_size": 100}, {"optimizer": "group_rmsprop", "smooth": 2.0}])
-def test_completion(tree: Any, settings: dict[str, Any], tmp_path: Any) -> None:
+@pytest.mark.parametrize("settings", [{"ranks": "auto"}, {"batch_size": 100}, {"optimizer": "group_rmsprop", "smooth": 2.0}])
+def test_completion(tree: Any, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refinement, "STEPS", 20)
+    monkeypatch.setattr(refinement, "TOLERANCES", (1.0,))
     indices = np.random.default_rng(0).integers(0, 6, (400, 4))
     values = np.sin(indices.sum(1))
-    make = partial(TensorCompleter, tree=tree, ranks=3, steps=20, dtype=torch.float64, **settings)
+    make = partial(TensorCompleter, tree=tree, **{"ranks": 3, "steps": 20, "dtype": torch.float64, **settings})
     expected = make().fit(indices, values)
+    assert (expected.hierarchical_ranks_ is not None) == ("ranks" in settings)
     with pretended_device() as device:
         completer = make(device=device).fit(indices, values)
         assert completer.complete().device == device

@@ -293,13 +293,17 @@ def _tell(completer: TensorCompleter, arguments: Any, console: Console) -> None:
     """Says how the training ended, and with what."""
     best = completer.state_["best"]
     how = "Interrupted" if completer.interrupted_ else "Ended" if completer.n_iter_ == completer.steps else "No longer improved, ended"
+    found = completer.hierarchical_ranks_
+    rank = "" if found else f", rank {max(completer.htf_.ranks.values())}"
     console.print(
-        f"{how} after {completer.n_iter_} steps; the best state, of step {best['step']}, has the error {best['error']:.4f} "
-        f"(tree {completer.htf_.tree.to_nested()}, rank {max(completer.htf_.ranks.values())}).",
+        f"{how} after {completer.n_iter_} steps; the best state, of step {best['step']}, has the error {best['error']:.4g} "
+        f"(tree {completer.htf_.tree.to_nested()}{rank}).",
         highlight=False,
         markup=False,
         soft_wrap=True,
     )
+    if found:
+        console.print(f"With hierarchical ranks up to {max(found.values())} it is {completer.error_:.4g}.", highlight=False)
     if completer.interrupted_ and arguments.folder:
         console.print("The same command continues it.", highlight=False)
 

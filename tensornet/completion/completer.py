@@ -16,11 +16,13 @@ from torch import Tensor
 
 from tensornet.completion.batches import Batches, Prepared, Streamed
 from tensornet.completion.fitting import Progress, Settings, Training
+from tensornet.completion.refinement import Refined, refined
 from tensornet.completion.smoothing import estimated_lengths
 from tensornet.completion.sources import Block, MemoryEntries, Source, largest
 from tensornet.completion.survey import Survey, scaled, survey, trained
 from tensornet.distributed import ALONE, Processes
 from tensornet.files.entries import open_entries
+from tensornet.formats.ht import HT
 from tensornet.htf import HTF
 from tensornet.shape import Shape, make_shape
 from tensornet.tree import ModeTree, Nested, Node
@@ -46,7 +48,9 @@ class TensorCompleter:
     Args:
         tree: A mode tree; ``"auto"`` makes a star up to order 3, above it a binary tree that splits modes into halves of alike size.
         mode_sizes: Sizes of the modes; by default the largest index of each, plus 1.
-        ranks: Numbers of local components, as in :class:`HTF`; ``"auto"`` takes no more weights than entries, and 128 at most.
+        ranks: Numbers of local components, as in :class:`HTF`; ``"auto"`` trains no more weights than entries, and 128 at most. Where
+            the entries are in memory and 16 or more held out, and one process does all, what was learned is then truncated to
+            low hierarchical ranks, fitted again without penalties, and replaced if held-out entries are predicted better.
         smooth: Correlation length of the modes: ``{mode: length}``, one for all modes, or ``None``. ``"auto"`` finds out which modes
             are ordered, by comparing neighbours with distant entries.
         penalty: See above; ``None`` for .4 where a mode is smooth, and 0 elsewhere.
@@ -65,8 +69,10 @@ class TensorCompleter:
 
     Attributes:
         htf_: The factorization, of the centred and scaled tensor.
-        offset_: Mean of the observed entries.
+        offset_: Mean of the observed entries; 0 where low hierarchical ranks were found, since a constant would cost one.
         scale_: Their standard deviation.
+        error_: Mean squared error on the held-out entries, or on the others without any, in units of the variance.
+        hierarchical_ranks_: The low ranks that were found, ``{node except the root: rank}`` (Definition 4); ``None`` where none were.
         lengths_: Correlation length of every mode.
         history_: A dictionary per record: ``step``, ``loss``, ``held_out``.
         state_: The last state, from which ``fit(..., state=...)`` continues.
@@ -210,14 +216,24 @@ class TensorCompleter:
             >>> steps
             [1, 2, 3]
         """
-        training, found = processes.together(lambda: self._prepared(indices, values, held_out, state, processes))
+        training, found, source = processes.together(lambda: self._prepared(indices, values, held_out, state, processes))
         finished = training.run(callback)
+        htf, low = training.best_htf(), None
+        if finished and isinstance(self.ranks, str) and processes.size == 1:
+            try:
+                low = _refined(training, htf, source, found)
+            except KeyboardInterrupt:
+                finished = False
         self.interrupted_ = not finished
         self.offset_, self.scale_, self.lengths_ = found.offset, found.scale, training.settings.lengths
         self.state_ = training.snapshot
         self.history_ = training.history
         self.n_iter_ = training.snapshot["step"]
-        self.htf_ = training.best_htf()
+        self.htf_, self.error_, self.hierarchical_ranks_ = htf, training.best["error"], None
+        if low is not None:
+            self.offset_, self.error_, self.hierarchical_ranks_ = 0.0, low.error, low.tensor.ranks
+            dtype = htf.weight_list()[0].dtype
+            self.htf_ = HT(htf.tree, tuple(tensor.to(dtype) for tensor in low.tensor.tensors)).to_htf()
         return self
 
     def predict(self, indices: Any) -> Tensor:
@@ -283,7 +299,7 @@ class TensorCompleter:
 
     def _prepared(
         self, indices: Any, values: Any, held_out: Any, state: Mapping[str, Any] | None, processes: Processes
-    ) -> tuple[Training, Survey]:
+    ) -> tuple[Training, Survey, Source]:
         """A training that is about to begin or to go on; whatever is wrong with the arguments is found here."""
         self._settings(())  # complains of wrong parameters first
         found, source = self._survey(indices, values, held_out, processes)
@@ -296,7 +312,7 @@ class TensorCompleter:
             state = getattr(self, "state_", None)
         if state is not None:
             training.load(state)
-        return training, found
+        return training, found, source
 
     def _survey(self, indices: Any, values: Any, held_out: Any, processes: Processes) -> tuple[Survey, Source]:
         """What is known of the given entries, and where they come from."""
@@ -405,6 +421,15 @@ def _source(indices: Any, values: Any) -> Source:
         source: Source = indices
         return source
     return MemoryEntries(*_checked(indices, values))
+
+
+def _refined(training: Training, htf: HTF, source: Source, found: Survey) -> Refined | None:
+    """What was learned with low hierarchical ranks, where these are better and all entries are in memory."""
+    if not isinstance(source, MemoryEntries):
+        return None
+    rest = (found.rest[0], scaled(found.rest[1], found))
+    passes = training.step * training.known.size(0) / found.count
+    return refined(htf, found.offset / found.scale, _joined(source, found), rest, training.best["error"], passes)
 
 
 def _joined(source: Source, found: Survey, most: int | None = None) -> Block:

@@ -18,7 +18,17 @@ from tensornet.formats.ht import HT
 from tensornet.htf import HTF
 from tensornet.tree import ModeTree, Nested, Node
 
-LEARNED = ("offset_", "scale_", "lengths_", "history_", "state_", "n_iter_", "interrupted_")  # besides the factorization
+LEARNED = (
+    "offset_",
+    "scale_",
+    "lengths_",
+    "history_",
+    "state_",
+    "n_iter_",
+    "interrupted_",
+    "error_",
+    "hierarchical_ranks_",
+)  # besides the factorization
 
 
 def save(path: str | os.PathLike[str], obj: HTF | HT | TensorCompleter) -> None:

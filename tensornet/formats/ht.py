@@ -167,13 +167,7 @@ class HT:
         """
         from tensornet.htf import HTF  # which knows this module, since it converts the other way
 
-        weights = [tensor.reshape(-1, tensor.shape[-1]) for tensor in self.tensors]
-        for below, tensor in zip(self.tree.child_ids, self.tensors):
-            if below:
-                chosen = torch.unravel_index(torch.arange(tensor[..., 0].numel(), device=tensor.device), tensor.shape[:-1])
-                for child, columns in zip(below, chosen):
-                    weights[child] = weights[child][:, columns]
-        return HTF.from_weights(self.tree, dict(zip(self.tree.nodes, weights)))
+        return HTF.from_weights(self.tree, dict(zip(self.tree.nodes, htf_weights(self.tree, self.tensors))))
 
     # Arithmetic
 
@@ -319,6 +313,23 @@ class HT:
         share = torch.finfo(given.tensors[0].dtype).eps * len(given.tensors) if rtol is None and atol is None else real("rtol", rtol or 0.0)
         budget = max(share * size, real("atol", atol or 0.0))
         return _Truncation(given, budget, most).result()
+
+
+def htf_weights(tree: ModeTree, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Weights of the factorization that is a hierarchical Tucker format, see :meth:`HT.to_htf`; gradients flow.
+
+    Example:
+        >>> [tuple(weight.shape) for weight in htf_weights(ModeTree.star(2), (torch.eye(2), torch.eye(3), torch.ones(2, 3, 1)))]
+        [(2, 6), (3, 6), (6, 1)]
+    """
+    weights = [tensor.reshape(-1, tensor.shape[-1]) for tensor in tensors]
+    for below, tensor in zip(tree.child_ids, tensors):
+        ranks = tensor.shape[:-1]
+        for axis, child in enumerate(below):
+            columns = [rank if place == axis else 1 for place, rank in enumerate(ranks)]
+            rows = len(weights[child])
+            weights[child] = weights[child].reshape(rows, *columns).expand(rows, *ranks).reshape(rows, -1)
+    return weights
 
 
 def _listed(name: str, given: Any) -> list[Any]:

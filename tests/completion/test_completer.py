@@ -8,6 +8,7 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from generators import ORDER_4 as TREES
 from sklearn.base import clone, is_regressor
 from sklearn.model_selection import GridSearchCV, KFold
 
@@ -16,13 +17,6 @@ from tensornet.completion.fitting import DivergenceWarning, Training
 from tensornet.contraction.plan import MemoryLimitError
 from tensornet.files.storage import read_nested, write_nested
 
-TREES = {
-    "balanced": ModeTree.balanced(4),
-    "chain": ModeTree.chain(4),
-    "star": ModeTree.star(4),
-    "random": ModeTree.random(4, seed=3),
-    "crossed": ModeTree.from_nested(((0, 2), (1, 3))),
-}
 QUICK = {"ranks": 3, "smooth": None, "lr": 0.05, "weight_decay": 0.01}
 TINY = ([[0, 0], [0, 1], [1, 0]], [1.0, 2.0, 2.0])
 
