@@ -60,7 +60,7 @@ class Refined:
 
         Example:
             >>> from tensornet.tree import ModeTree
-        >>> one = HT(ModeTree.star(1), (torch.ones(2, 1), torch.ones(1, 1)))
+            >>> one = HT(ModeTree.star(1), (torch.ones(2, 1), torch.ones(1, 1)))
             >>> Refined(one, 0.1, 0.1, 3).is_better_than(Refined(one, 0.1, 0.101, 2))
             False
         """
