@@ -87,9 +87,11 @@ def masked_cp(indices: Array, values: Array, sizes: Sequence[int], rank: int, st
     from tensorly import cp_to_tensor
     from tensorly.decomposition import parafac
 
-    known, mask = np.zeros(sizes), np.zeros(sizes)
-    known[tuple(indices.T)], mask[tuple(indices.T)] = values, 1.0
-    found = []
+    known, times = np.zeros(sizes), np.zeros(sizes)
+    np.add.at(known, tuple(indices.T), values)
+    np.add.at(times, tuple(indices.T), 1.0)
+    known, mask = known / np.maximum(times, 1), np.minimum(times, 1)  # the mean of what is observed of an entry
+    found = [np.zeros(sizes)]  # where all starts fail
     for start in range(starts):
         try:
             parts = parafac(known, rank, n_iter_max=ITERATIONS, init="random", random_state=start, mask=mask, tol=1e-9)

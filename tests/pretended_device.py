@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 DEVICE = torch.device("meta")
 CROSSING = ("_to_copy", "copy_", "_foreach_copy_")  # go from one device to another
+JOINING = ("cat", "stack")  # which take no numbers from the CPU
 INDEXING = ("index", "index_put_")  # of tensors on the device, with indices from anywhere
 _GENERATORS = SimpleNamespace(get_rng_state=lambda _: torch.get_rng_state(), set_rng_state=lambda state, _: torch.set_rng_state(state))
 
@@ -107,7 +108,8 @@ def _call(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     there = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, There)]
     onto = _result_is_there(name, args, kwargs, there)
     together = (args[:1], args[2:]) if name in INDEXING and isinstance(args[0], There) else (args, kwargs)
-    places = {leaf.device for leaf in tree_leaves(together) if isinstance(leaf, Tensor) and leaf.ndim}
+    tensors = [leaf for leaf in tree_leaves(together) if isinstance(leaf, Tensor)]
+    places = {leaf.device for leaf in tensors if isinstance(leaf, There) or leaf.ndim or name in JOINING}  # numbers come from the CPU
     assert len(places) <= 1 or name in CROSSING, f"{func} of tensors on the CPU and on the device"
     assert not (onto and kwargs.get("generator")), f"{func} on the device with a generator of the CPU"
     if kwargs.get("device") is not None:

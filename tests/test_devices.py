@@ -36,6 +36,8 @@ def test_the_device_refuses_what_a_gpu_refuses() -> None:
             lambda: there.index_select(0, torch.tensor([0])),
             lambda: torch.stack([there, here]),
             lambda: torch.where(here > 0, there, there),
+            lambda: here + there.sum(),
+            lambda: torch.stack([there.sum(), here.sum()]),
         ]
         for operation in refused:
             with pytest.raises(AssertionError, match="of tensors on the CPU and on the device"):
@@ -135,9 +137,11 @@ def test_dynamics_go_on_from_their_state(settings: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("tree", ["auto", ModeTree.chain(4)], ids=["auto", "chain"])
-@pytest.mark.parametrize("settings", [{"ranks": "auto"}, {"batch_size": 100}, {"optimizer": "group_rmsprop", "smooth": 2.0}])
+@pytest.mark.parametrize(
+    "settings", [{"ranks": "auto", "steps": 100, "validation": 0.1}, {"batch_size": 100}, {"optimizer": "group_rmsprop", "smooth": 2.0}]
+)
 def test_completion(tree: Any, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(refinement, "STEPS", 20)
+    monkeypatch.setattr(refinement, "STEPS", 40)
     monkeypatch.setattr(refinement, "TOLERANCES", (1.0,))
     indices = np.random.default_rng(0).integers(0, 6, (400, 4))
     values = np.sin(indices.sum(1))

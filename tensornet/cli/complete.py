@@ -372,7 +372,8 @@ def _report(known: Partial, hidden: Entries, completer: TensorCompleter, seconds
     measure, name = (_psnr, "PSNR on hidden pixels") if known.kind == "picture" else (_r_squared, "R^2 on hidden entries")
     table = Table("method", "setting", name, "time", title_justify="left")
     quality = measure(completer.predict(hidden[0]).cpu().numpy(), hidden[1])
-    table.add_row("tensornet", f"rank {max(completer.htf_.ranks.values())}", f"{quality:.2f}", f"{seconds:.1f} s")
+    ranks = completer.hierarchical_ranks_ or completer.htf_.ranks
+    table.add_row("tensornet", f"rank {max(ranks.values())}", f"{quality:.2f}", f"{seconds:.1f} s")
     for method, settings in (
         {} if arguments.no_peers or completer.interrupted_ else peers.completions(known.sizes, known.indices, known.values, arguments.seed)
     ).items():

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tensornet.completion.batches import Batches, Prepared, Streamed
 from tensornet.completion.fitting import Progress, Settings, Training
-from tensornet.completion.refinement import Refined, refined
+from tensornet.completion.refinement import refined
 from tensornet.completion.smoothing import estimated_lengths
 from tensornet.completion.sources import Block, MemoryEntries, Source, largest
 from tensornet.completion.survey import Survey, scaled, survey, trained
@@ -32,6 +32,7 @@ CHUNK = 2**18  # entries predicted at a time
 LOOKED_AT = 2**20  # entries on the disk that tell which modes are ordered
 LARGEST_RANK = 128  # that is chosen without being asked for
 USUAL_PENALTY = 0.4  # where a mode is smooth
+FAR = 100.0  # standard deviations that a mean may lie from 0 to be learned with the rest; it costs two digits
 
 
 class TensorCompleter:
@@ -48,9 +49,9 @@ class TensorCompleter:
     Args:
         tree: A mode tree; ``"auto"`` makes a star up to order 3, above it a binary tree that splits modes into halves of alike size.
         mode_sizes: Sizes of the modes; by default the largest index of each, plus 1.
-        ranks: Numbers of local components, as in :class:`HTF`; ``"auto"`` trains no more weights than entries, and 128 at most. Where
-            the entries are in memory and 16 or more held out, and one process does all, what was learned is then truncated to
-            low hierarchical ranks, fitted again without penalties, and replaced if held-out entries are predicted better.
+        ranks: Numbers of local components, as in :class:`HTF`; ``"auto"`` trains no more weights than entries, and 128 at most, and
+            then looks for low hierarchical ranks: what was learned is truncated, fitted again without penalties, and replaced where
+            that predicts as well. It does so with entries in memory, 32 or more of them held out, without batches, and in one process.
         smooth: Correlation length of the modes: ``{mode: length}``, one for all modes, or ``None``. ``"auto"`` finds out which modes
             are ordered, by comparing neighbours with distant entries.
         penalty: See above; ``None`` for .4 where a mode is smooth, and 0 elsewhere.
@@ -68,8 +69,9 @@ class TensorCompleter:
         warm_start: Let :meth:`fit` continue from the state of the previous one, until ``steps`` in all are done.
 
     Attributes:
-        htf_: The factorization, of the centred and scaled tensor.
-        offset_: Mean of the observed entries; 0 where low hierarchical ranks were found, since a constant would cost one.
+        htf_: The factorization of the tensor, less ``offset_`` and divided by ``scale_``.
+        offset_: Mean of the observed entries; 0 where low hierarchical ranks were found, since a constant would cost one, unless
+            the mean is a hundred times the standard deviation or more.
         scale_: Their standard deviation.
         error_: Mean squared error on the held-out entries, or on the others without any, in units of the variance.
         hierarchical_ranks_: The low ranks that were found, ``{node except the root: rank}`` (Definition 4); ``None`` where none were.
@@ -218,22 +220,18 @@ class TensorCompleter:
         """
         training, found, source = processes.together(lambda: self._prepared(indices, values, held_out, state, processes))
         finished = training.run(callback)
-        htf, low = training.best_htf(), None
-        if finished and isinstance(self.ranks, str) and processes.size == 1:
+        htf, offset, error, ranks = training.best_htf(), found.offset, training.best["error"], None
+        if finished and self._finds_ranks(source, processes):
             try:
-                low = _refined(training, htf, source, found)
+                htf, offset, error, ranks = _refined(training, htf, source, found)
             except KeyboardInterrupt:
                 finished = False
         self.interrupted_ = not finished
-        self.offset_, self.scale_, self.lengths_ = found.offset, found.scale, training.settings.lengths
+        self.offset_, self.scale_, self.lengths_ = offset, found.scale, training.settings.lengths
         self.state_ = training.snapshot
         self.history_ = training.history
         self.n_iter_ = training.snapshot["step"]
-        self.htf_, self.error_, self.hierarchical_ranks_ = htf, training.best["error"], None
-        if low is not None:
-            self.offset_, self.error_, self.hierarchical_ranks_ = 0.0, low.error, low.tensor.ranks
-            dtype = htf.weight_list()[0].dtype
-            self.htf_ = HT(htf.tree, tuple(tensor.to(dtype) for tensor in low.tensor.tensors)).to_htf()
+        self.htf_, self.error_, self.hierarchical_ranks_ = htf, error, ranks
         return self
 
     def predict(self, indices: Any) -> Tensor:
@@ -296,6 +294,10 @@ class TensorCompleter:
         if not hasattr(self, "htf_"):
             raise RuntimeError("a TensorCompleter predicts after fit; call fit first")
         return self.htf_
+
+    def _finds_ranks(self, source: Source, processes: Processes) -> bool:
+        """Whether low ranks are looked for: where they are not given, and memory is no concern."""
+        return isinstance(self.ranks, str) and isinstance(source, MemoryEntries) and self.batch_size is None and processes.size == 1
 
     def _prepared(
         self, indices: Any, values: Any, held_out: Any, state: Mapping[str, Any] | None, processes: Processes
@@ -423,13 +425,20 @@ def _source(indices: Any, values: Any) -> Source:
     return MemoryEntries(*_checked(indices, values))
 
 
-def _refined(training: Training, htf: HTF, source: Source, found: Survey) -> Refined | None:
-    """What was learned with low hierarchical ranks, where these are better and all entries are in memory."""
-    if not isinstance(source, MemoryEntries):
-        return None
-    rest = (found.rest[0], scaled(found.rest[1], found))
-    passes = training.step * training.known.size(0) / found.count
-    return refined(htf, found.offset / found.scale, _joined(source, found), rest, training.best["error"], passes)
+def _refined(training: Training, htf: HTF, source: Source, found: Survey) -> tuple[HTF, complex, float, dict[Node, int] | None]:
+    """What was learned, with low hierarchical ranks where these are as good: factorization, offset, error, and the ranks."""
+    shift = found.offset / found.scale
+    shift = shift if abs(shift) < FAR else 0.0
+    rest, error = (found.rest[0], scaled(found.rest[1], found)), training.best["error"]
+    ordered = [length > 0 for length in training.settings.lengths]
+    low = refined(htf, shift, _joined(source, found), rest, error, steps=training.step, ordered=ordered)
+    if low is None:
+        return htf, found.offset, error, None
+    dtype = htf.weight_list()[0].dtype
+    result = HT(htf.tree, tuple(tensor.to(dtype) for tensor in low.tensor.tensors)).to_htf()
+    with torch.no_grad():
+        missed = result.entries(torch.as_tensor(rest[0])).cpu() - torch.as_tensor(rest[1] + shift)
+    return result, 0.0 if shift else found.offset, float(missed.abs().square().mean()), low.tensor.ranks
 
 
 def _joined(source: Source, found: Survey, most: int | None = None) -> Block:

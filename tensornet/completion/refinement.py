@@ -27,15 +27,22 @@ TOLERANCES = tuple(8 * 0.5**power for power in range(9))  # of truncations, in u
 FAILURES = 2  # higher ranks in a row that are no better, after which still higher ones are not tried
 BETTER = 0.98  # expected mean square, relative to that of the ranks so far, that higher ranks have to reach; lower ones, its inverse
 NOTHING = 1e-12  # mean square that leaves nothing to gain
-JUDGES = 16  # held-out entries at least
+SURE = 0.01  # expected mean square, relative to that of what was learned, that cannot be chance
+APART = 9.0  # mean square of the difference from what was learned, relative to the error of either, that two good predictions cannot have
+PLACES = 2**14  # random entries that tell this difference
+JUDGES = 32  # held-out entries at least
 STEPS = 500  # of one fit at most
 FEWEST = 20  # of one fit at least, and between looks at whether it gets anywhere
 HOPELESS = 2.0  # mean square, relative to the error so far, of a fit that is given up once it falls by less than a tenth between looks
 STILL = 1e-4  # by which the mean square of others has to fall between looks
+
+# Work is counted in numbers that are read.
 SHARE = 0.25  # of the work of the training, for all fits together
-FREE = 2**29  # numbers that are read in all cases, if need be, which takes a second or two
-LARGEST = 2**25  # numbers of the transfer tensors of what was learned
-WIDEST = 2**27  # numbers of a node's table with a row an entry
+FREE = 2**29  # what is done in all cases, if need be, in a second or two
+CALLS = 2**18  # what the calls of an evaluation take the time of
+MEMORY = 40  # steps that the solver remembers, each as two vectors of all unknowns: read twice a step
+LARGEST = 2**25  # numbers of the transfer tensors of what was learned, and a constant
+WIDEST = 2**24  # numbers of a node's table with a row an entry
 MOST = 2**22  # weights of a result
 
 
@@ -46,8 +53,8 @@ class Refined:
     Attributes:
         tensor: The tensor, in double precision.
         error: Mean squared error on the held-out entries.
-        expected: That on all entries that are not known, as far as all that are known tell.
-        numbers: Dimension of the tensors of these ranks.
+        expected: That on further entries, as far as all that are known tell.
+        numbers: Dimension of the tensors of these ranks, restricted to indices that occur.
     """
 
     tensor: HT
@@ -67,8 +74,12 @@ class Refined:
         return self.expected < other.expected * (BETTER if self.numbers >= other.numbers else 1 / BETTER)
 
 
-def refined(htf: HTF, offset: complex, known: Block, rest: Block, error: float, steps: float) -> Refined | None:
-    """The tensor of low hierarchical ranks that predicts held-out entries best; ``None`` where none is better than what was learned.
+def refined(htf: HTF, offset: complex, known: Block, rest: Block, error: float, *, steps: float, ordered: Sequence[bool]) -> Refined | None:
+    """The tensor of low hierarchical ranks that predicts best; ``None`` where none predicts as well as what was learned.
+
+    Held-out entries have to be predicted as well, as far as so many can tell, the error to be expected has to be that small too, and
+    the two predictions must not lie further apart than two good ones can: where ranks are too high for the entries, predictions of
+    others have no bound. Among the ranks that are tried, the expected error decides.
 
     Args:
         htf: What was learned.
@@ -76,64 +87,142 @@ def refined(htf: HTF, offset: complex, known: Block, rest: Block, error: float, 
         known: Indices and values of the entries to fit to.
         rest: Those of the held-out entries.
         error: Mean squared error of what was learned on these.
-        steps: Work of the training, in steps over all known entries; the fits take a quarter of it at most.
+        steps: Work of the training, in steps over all known entries; the fits take a quarter of it at most, or a second or two.
+        ordered: Of which modes neighbours are alike. There, only what was learned can tell of an index without entries; of other modes,
+            such an index gets the average.
 
     Example:
-        >>> ones = HTF.from_cp(None, [torch.ones(4, 1, dtype=torch.float64)] * 3)
-        >>> indices, chosen = np.indices((4, 4, 4)).reshape(3, -1).T, np.arange(64) % 3 == 0
-        >>> found = refined(ones, 0.1, (indices[~chosen], np.full(42, 2.0)), (indices[chosen], np.full(22, 2.0)), 0.9, 1000)
+        >>> ones = HTF.from_cp(None, [torch.ones(6, 1, dtype=torch.float64)] * 3)
+        >>> indices, chosen = np.indices((6, 6, 6)).reshape(3, -1).T, np.arange(216) % 5 == 0
+        >>> known, rest = ((indices[where], np.full(where.sum(), 2.0)) for where in (~chosen, chosen))
+        >>> found = refined(ones, 0.1, known, rest, 0.9, steps=1000, ordered=[False] * 3)
         >>> set(found.tensor.ranks.values()), found.error < 1e-12  # entries are 2.1
         ({1}, True)
     """
-    sizes = htf.mode_sizes
-    if len(rest[1]) < JUDGES or not 0 < error < 1 or math.prod(sizes) > 1e200 or _transfers(htf) > LARGEST:
+    if len(rest[1]) < JUDGES or not 0 < error < 1 or math.prod(htf.mode_sizes) > 1e200 or not _is_small(htf):
         return None
     known, rest = ((indices, values + offset) for indices, values in (known, rest))
-    learned = _with_constant(htf, offset)
-    as_good = error * (1 + 1 / math.sqrt(len(rest[1])))  # as what was learned, as far as so many entries can tell
-    left = max(SHARE * steps * _work(htf.shape), FREE / len(known[1]))
-    best: Refined | None = None
-    final: set[Shape] = set()
-    unit, is_better = error, True
-    while is_better and unit > NOTHING:
-        tried, failures, is_better = set(final), 0, False
-        for tolerance in TOLERANCES:
-            start = learned.truncate(atol=tolerance * math.sqrt(unit * math.prod(sizes)))
-            shape = _shape(start)
-            affordable = min(STEPS, int(left / _work(shape)))
-            if affordable < FEWEST or len(known[1]) * max(shape.rank_sizes) > WIDEST or sum(map(math.prod, shape.weights)) > MOST:
-                break  # higher ranks need still more
-            if shape in tried:
-                continue
-            tried.add(shape)
-            fit = _fitted(start, shape, known, unit, affordable)
-            left -= fit.steps * _work(shape)
-            final |= {shape} if fit.is_final else set()
-            found = _judged(fit, shape, len(known[1]), rest)
-            failures += best is not None
-            if found.error < as_good and (best is None or found.is_better_than(best)):
-                best, failures, is_better = found, 0, True
-            if found.expected < NOTHING or failures == FAILURES:
-                break
-        learned, unit = (learned, unit) if best is None else (best.tensor, best.expected)
-    return best
+    search = _Search(htf, offset, known, rest, error)
+    if any(is_ordered and len(seen) < size for is_ordered, seen, size in zip(ordered, search.seen, htf.mode_sizes)):
+        return None
+    return search.run(max(SHARE * steps * search.cost(htf.shape), FREE))
 
 
-def _judged(fit: _Fit, shape: Shape, count: int, rest: Block) -> Refined:
-    """What is to be expected of a fit to so many entries: from these, Akaike's final prediction error, and from others their error."""
-    numbers = sum(tensor.numel() for tensor in fit.tensor.tensors) - sum(rank**2 for rank in fit.tensor.ranks.values())
-    predicted = fit.error * (count + numbers) / (count - numbers) if numbers < count else math.inf
-    with torch.no_grad():
-        values = _entries(fit.tensor, shape, fit.tensor.tensors, torch.as_tensor(rest[0]))
-        error = float((values - torch.as_tensor(rest[1]).to(values)).abs().square().mean())
-    others = len(rest[1])
-    return Refined(fit.tensor, error, (predicted * count + error * others) / (count + others), numbers)
+class _Search:
+    """The search of one call of :func:`refined`."""
+
+    def __init__(self, htf: HTF, offset: complex, known: Block, rest: Block, error: float) -> None:
+        self.known, self.rest, self.error = known, rest, error
+        self.learned = _with_constant(htf, offset)
+        self.seen = [np.unique(column) for column in known[0].T]
+        self.as_good = error * (1 + 1 / math.sqrt(len(rest[1])))  # as what was learned, as far as so many entries can tell
+        generator = torch.Generator().manual_seed(0)
+        self.places = torch.stack([torch.randint(size, (PLACES,), generator=generator) for size in htf.mode_sizes], 1)
+        with torch.no_grad():
+            self.there = htf.entries(self.places).to(self.learned.tensors[0].dtype) + offset
+
+    def run(self, budget: float) -> Refined | None:
+        """The best within the budget of work."""
+        best: Refined | None = None
+        final: set[Shape] = set()
+        start, unit, is_better = self.learned, self.error, True
+        while is_better and unit > NOTHING:
+            tried, failures, is_better = set(final), 0, False
+            for tolerance in TOLERANCES:
+                cut = start.truncate(atol=tolerance * math.sqrt(unit * math.prod(start.mode_sizes)))
+                shape = _shape(cut)
+                affordable = min(STEPS, int(budget / self.cost(shape)))
+                if affordable < FEWEST or len(self.known[1]) * max(shape.rank_sizes) > WIDEST or _weights(shape) > MOST:
+                    break  # higher ranks need still more
+                if shape in tried:
+                    continue
+                tried.add(shape)
+                fit = self.fit(cut, shape, unit, affordable)
+                budget -= fit.evaluations * self.cost(shape)
+                final |= {shape} if fit.is_final else set()
+                found = self.judged(fit, shape)
+                failures += best is not None
+                if self.is_good(found, shape) and (best is None or found.is_better_than(best)):
+                    best, failures, is_better = found, 0, True
+                if found.expected < NOTHING or failures == FAILURES:
+                    break
+            start, unit = (start, unit) if best is None else (best.tensor, best.expected)
+        return best
+
+    def cost(self, shape: Shape) -> float:
+        """Work of one evaluation of all known entries, its gradient, and a step."""
+        nodes = zip(shape.weights, shape.tree.child_ids)
+        entry = sum(float(rows) * (columns + len(below)) for (rows, columns), below in nodes if below)
+        return len(self.known[1]) * entry + MEMORY * _weights(shape) + CALLS
+
+    def fit(self, start: HT, shape: Shape, unit: float, steps: int) -> _Fit:
+        """Least squares on the known entries from a start, by a quasi-Newton method."""
+        from scipy.optimize import minimize
+
+        tensors = [tensor.clone().requires_grad_() for tensor in _even(start)]
+        observed = observe(shape, self.known[0], tensors[0].device)
+        values = torch.as_tensor(self.known[1]).to(tensors[0])
+        losses: list[float] = []
+
+        def objective(vector: np.ndarray[Any, Any]) -> tuple[float, np.ndarray[Any, Any]]:
+            _put(vector, tensors)
+            loss = (_entries(shape, tensors, observed) - values).abs().square().mean() / unit
+            return loss.item(), _vector(torch.autograd.grad(loss, tensors))
+
+        def look(intermediate_result: Any) -> None:  # SciPy asks for this name
+            losses.append(intermediate_result.fun)
+            if len(losses) % FEWEST == 0 and losses[-1] > (0.9 if losses[-1] > HOPELESS else 1 - STILL) * losses[-FEWEST]:
+                raise StopIteration
+
+        options = {"maxiter": steps, "maxfun": steps, "maxcor": MEMORY // 2, "ftol": 1e-14, "gtol": 0.0}
+        first = _vector(tensors)
+        found = minimize(objective, first, jac=True, method="L-BFGS-B", callback=look, options=options)
+        _put(found.x if np.isfinite(found.x).all() else first, tensors)
+        with torch.no_grad():
+            for leaf, seen in zip(tensors, self.seen):
+                unseen = torch.ones(len(leaf), dtype=torch.bool, device=leaf.device)
+                unseen[torch.as_tensor(seen, device=leaf.device)] = False
+                leaf[unseen] = leaf[~unseen].mean(0)
+        tensor = HT(start.tree, tuple(tensor.detach() for tensor in tensors))
+        return _Fit(tensor, unit * found.fun, found.nfev, max(found.nit, found.nfev) < steps)
+
+    def judged(self, fit: _Fit, shape: Shape) -> Refined:
+        """What is to be expected: from the entries of a fit, Akaike's final prediction error, and from the held-out ones their error."""
+        count, others = len(self.known[1]), len(self.rest[1])
+        leaves = sum(len(seen) * leaf.shape[1] for seen, leaf in zip(self.seen, fit.tensor.tensors))
+        above = sum(tensor.numel() for tensor in fit.tensor.tensors[fit.tensor.tree.order :])
+        numbers = leaves + above - sum(rank**2 for rank in fit.tensor.ranks.values())
+        predicted = fit.error * (count + numbers) / (count - numbers) if numbers < count else math.inf
+        with torch.no_grad():
+            values = _entries(shape, fit.tensor.tensors, torch.as_tensor(self.rest[0]))
+            error = float((values - torch.as_tensor(self.rest[1]).to(values)).abs().square().mean())
+        return Refined(fit.tensor, error, (predicted * count + error * others) / (count + others), numbers)
+
+    def is_good(self, found: Refined, shape: Shape) -> bool:
+        """Whether it predicts as well as what was learned; of one that is unbounded elsewhere, the known entries tell nothing."""
+        if not (found.error < self.as_good and found.expected < self.as_good):
+            return False
+        with torch.no_grad():
+            apart = (_entries(shape, found.tensor.tensors, self.places) - self.there).abs().square().mean()
+        return found.expected < SURE * self.error or float(apart) < APART * self.error
 
 
-def _transfers(htf: HTF) -> float:
-    """Numbers of the transfer tensors that hold the weights on their diagonals."""
-    rows = zip(htf.weight_list(), htf.tree.child_ids)
-    return sum(float(weight.shape[0]) ** len(below) * weight.shape[1] for weight, below in rows if below)
+def _is_small(htf: HTF) -> bool:
+    """Whether the transfer tensors that hold the weights on their diagonals, beside a constant, fit."""
+    rows = zip(htf.shape.weights, htf.tree.child_ids)
+    logarithms = [len(below) * math.log(rank + 1) + math.log(columns + 1) for (rank, columns), below in rows if below]
+    return max(logarithms) + math.log(len(logarithms)) < math.log(LARGEST)
+
+
+def _weights(shape: Shape) -> int:
+    return sum(map(math.prod, shape.weights))
+
+
+class _Fit(NamedTuple):
+    tensor: HT
+    error: float  # mean square on the known entries
+    evaluations: int
+    is_final: bool  # whether more steps would not help
 
 
 def _with_constant(htf: HTF, constant: complex) -> HT:
@@ -153,45 +242,6 @@ def _shape(tensor: HT) -> Shape:
     return make_shape(tensor.tree, tensor.mode_sizes, ranks)
 
 
-def _work(shape: Shape) -> float:
-    """Numbers that an evaluation reads for one entry: of weights, and of children's tables."""
-    nodes = zip(shape.weights, shape.tree.child_ids)
-    return sum(float(rows) * (columns + len(below)) for (rows, columns), below in nodes if below)
-
-
-class _Fit(NamedTuple):
-    tensor: HT
-    error: float  # mean square on the entries
-    steps: int
-    is_final: bool  # whether more steps would not help
-
-
-def _fitted(start: HT, shape: Shape, known: Block, unit: float, steps: int) -> _Fit:
-    """Least squares on the entries from a start, by a quasi-Newton method."""
-    from scipy.optimize import minimize
-
-    tensors = [tensor.clone().requires_grad_() for tensor in _even(start)]
-    observed = observe(shape, known[0], tensors[0].device)
-    values = torch.as_tensor(known[1]).to(tensors[0])
-    losses: list[float] = []
-
-    def objective(vector: np.ndarray[Any, Any]) -> tuple[float, np.ndarray[Any, Any]]:
-        _put(vector, tensors)
-        loss = (_entries(start, shape, tensors, observed) - values).abs().square().mean() / unit
-        return loss.item(), _vector(torch.autograd.grad(loss, tensors))
-
-    def look(intermediate_result: Any) -> None:  # SciPy asks for this name
-        losses.append(intermediate_result.fun)
-        if len(losses) % FEWEST == 0 and losses[-1] > (0.9 if losses[-1] > HOPELESS else 1 - STILL) * losses[-FEWEST]:
-            raise StopIteration
-
-    options = {"maxiter": steps, "maxfun": 2 * steps, "maxcor": 20, "ftol": 1e-14, "gtol": 0.0}
-    first = _vector(tensors)
-    found = minimize(objective, first, jac=True, method="L-BFGS-B", callback=look, options=options)
-    _put(found.x if np.isfinite(found.x).all() else first, tensors)
-    return _Fit(HT(start.tree, tuple(tensor.detach() for tensor in tensors)), unit * found.fun, found.nit, found.nit < steps)
-
-
 def _even(tensor: HT) -> list[Tensor]:
     """The tensors where columns of the leaves, whose frames are orthonormal, have entries of about 1, and all others fit to that."""
     order, sizes = tensor.tree.order, tensor.mode_sizes
@@ -199,8 +249,8 @@ def _even(tensor: HT) -> list[Tensor]:
     return [*leaves, *tensor.tensors[order:-1], tensor.tensors[-1] / math.sqrt(math.prod(sizes))]
 
 
-def _entries(tensor: HT, shape: Shape, tensors: Sequence[Tensor], indices: Any) -> Tensor:
-    return cast(Tensor, circuit.entries(shape, htf_weights(tensor.tree, tensors), indices))
+def _entries(shape: Shape, tensors: Sequence[Tensor], indices: Any) -> Tensor:
+    return cast(Tensor, circuit.entries(shape, htf_weights(shape.tree, tensors), indices))
 
 
 def _vector(tensors: Sequence[Tensor]) -> np.ndarray[Any, Any]:

@@ -151,7 +151,7 @@ def _completer(state: Mapping[str, Any], device: torch.device | str) -> TensorCo
     completer = TensorCompleter(**parameters, device=device)
     if (learned := state["learned"]) is not None:
         for name in LEARNED:
-            setattr(completer, name, learned[name])
+            setattr(completer, name, learned.get(name))
         completer.offset_ = learned["offset_"].item()
         completer.htf_ = _htf(learned["htf_"])
     return completer

@@ -11,6 +11,7 @@ from tensornet import HT, HTF, ModeTree, TensorCompleter, hierarchical_rank, loa
 from tensornet.completion import completer as completer_module
 from tensornet.completion import refinement
 from tensornet.completion.refinement import refined
+from tensornet.evaluation.observed import Observed
 
 
 def low_rank(tree, rank, sizes=7, dtype=torch.float64, seed=0):
@@ -52,7 +53,7 @@ class TestFound:
     @pytest.mark.parametrize("sizes", [(40, 30), (12, 1, 10, 8)])
     def test_with_no_tree_given(self, sizes):
         truth = low_rank(ModeTree.star(len(sizes)), 2 if len(sizes) == 2 else 1, sizes)
-        completer = TensorCompleter().fit(*observed(truth))
+        completer = TensorCompleter().fit(*observed(truth, share=0.8))
         assert set(completer.hierarchical_ranks_.values()) <= {1, 2}
         assert error(completer, truth) < 1e-5
 
@@ -77,6 +78,13 @@ class TestFound:
         free = 4 * 2 * (7 - 2) + 2 * 2 * (4 - 2) + 4  # dimension of the tensors of these ranks
         assert error(completer, truth) < 1.5 * 0.2 * np.sqrt(free / len(values))
 
+    def test_an_index_without_entries_gets_the_average(self):
+        truth = low_rank(TREES["balanced"], 2)
+        completer = TensorCompleter(mode_sizes=(7, 9, 7, 7)).fit(*observed(truth))
+        assert set(completer.hierarchical_ranks_.values()) == {2}
+        average = torch.from_numpy(truth.mean(1)).float()
+        torch.testing.assert_close(completer.complete()[:, 8], average, rtol=1e-4, atol=1e-4)
+
     def test_again_the_same_bits(self):
         entries = observed(low_rank(TREES["chain"], 2), noise=0.1)
         first = TensorCompleter(TREES["chain"]).fit(*entries)
@@ -95,12 +103,29 @@ class TestFound:
         assert (again.hierarchical_ranks_, again.error_) == (completer.hierarchical_ranks_, completer.error_)
         assert again.hierarchical_ranks_ is not None
 
+    @pytest.mark.parametrize("shift", [5, 1e4])
+    def test_a_mean_far_from_zero_costs_no_digits(self, shift):
+        truth = low_rank(TREES["balanced"], 2)
+        truth = truth / truth.std() + shift
+        completer = TensorCompleter(dtype=torch.float64).fit(*observed(truth))
+        assert max(completer.hierarchical_ranks_.values()) <= 3
+        assert error(completer, truth) * shift < (1e-4 if shift == 5 else 0.05)  # where it stays apart, it is known as well as a mean is
+        assert (completer.offset_ == 0) == (shift == 5)
+
+    def test_an_index_without_entries_of_a_smooth_mode_keeps_what_its_neighbours_tell(self):
+        rows, columns = np.indices((60, 40)).reshape(2, -1)
+        values = np.sin(rows / 6) * np.cos(columns / 5)
+        known = (np.random.default_rng(0).random(2400) < 0.6) & (rows % 20 > 1)
+        completer = TensorCompleter().fit(np.stack([rows, columns], 1)[known], values[known])
+        assert all(length > 0 for length in completer.lengths_)
+        assert completer.hierarchical_ranks_ is None
+
 
 class TestLeft:
     def trained(self, monkeypatch, *entries, **parameters):
         """The completer, and one of the training alone."""
         completer = TensorCompleter(**parameters).fit(*entries)
-        monkeypatch.setattr(completer_module, "refined", lambda *_: None)
+        monkeypatch.setattr(completer_module, "refined", lambda *_, **__: None)
         return completer, TensorCompleter(**parameters).fit(*entries)
 
     @pytest.mark.parametrize("parameters", [{"ranks": 3}, {"validation": 0.0}, {"validation": 0.005}])
@@ -110,6 +135,41 @@ class TestLeft:
         assert completer.hierarchical_ranks_ is None
         assert torch.equal(completer.complete(), alone.complete())
         assert completer.error_ == completer.state_["best"]["error"]
+
+    @pytest.mark.parametrize("sizes", [(40, 40), (20, 20, 20), (8, 8, 8, 8)])
+    @pytest.mark.parametrize("seed", range(4))
+    def test_a_tensor_of_full_rank_gets_no_worse(self, sizes, seed, monkeypatch):
+        rng = np.random.default_rng(seed)
+        truth = np.zeros(sizes)
+        for strength in 0.6 ** np.arange(12):
+            vectors = [rng.standard_normal(size) for size in sizes]
+            truth += strength * np.einsum(
+                vectors[0], [0], *(part for place, vector in enumerate(vectors[1:], 1) for part in (vector, [place]))
+            )
+        indices, values = observed(truth / truth.std(), share=800 / truth.size, noise=0.1, seed=seed)
+        completer, alone = self.trained(monkeypatch, indices, values)
+        assert error(completer, truth / truth.std()) < 1.2 * error(alone, truth / truth.std())
+
+    def test_more_numbers_than_entries(self):
+        rng = np.random.default_rng(0)
+        indices, parts = rng.integers(0, 20, (700, 2)), rng.standard_normal((2, 20))
+        values = parts[0][indices[:, 0]] * parts[1][indices[:, 1]] + 0.1 * rng.standard_normal(700)
+        completer = TensorCompleter(mode_sizes=(1000, 1000)).fit(indices, values)
+        assert completer.score(indices, values) > 0.95
+        rng = np.random.default_rng(0)
+        sparse = rng.integers(0, 1000, (700, 2))
+        assert TensorCompleter(steps=30).fit(sparse, rng.standard_normal(700)).hierarchical_ranks_ is None
+
+    @pytest.mark.parametrize("order", [40, 500])
+    def test_stars_of_high_order(self, order):
+        rng = np.random.default_rng(0)
+        indices = rng.integers(0, 2, (700, order))
+        completer = TensorCompleter(ModeTree.star(order), steps=3).fit(indices, rng.standard_normal(700))
+        assert completer.hierarchical_ranks_ is None
+
+    def test_batches(self):
+        entries = observed(low_rank(TREES["balanced"], 2))
+        assert TensorCompleter(batch_size=500, steps=300).fit(*entries).hierarchical_ranks_ is None
 
     def test_entries_on_the_disk(self, tmp_path):
         indices, values = observed(low_rank(TREES["balanced"], 2))
@@ -131,7 +191,7 @@ class TestLeft:
     def test_ctrl_c(self, monkeypatch):
         entries = observed(low_rank(TREES["balanced"], 2))
 
-        def interrupted(*_):
+        def interrupted(*_, **__):
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
@@ -153,7 +213,7 @@ class TestFits:
         known, rest = (indices[~hidden], values[~hidden]), (indices[hidden], values[hidden])
         generator = torch.Generator().manual_seed(1)
         htf = HTF(TREES["balanced"], 7, 6, init_std=0.6, generator=generator)  # learned nothing: any start will do
-        return refined(htf, 0.0, known, rest, error, steps)
+        return refined(htf, 0.0, known, rest, error, steps=steps, ordered=[False] * 4)
 
     def test_any_start_is_truncated_and_fitted(self):
         found = self.case()
@@ -165,18 +225,19 @@ class TestFits:
         assert self.case(error=error) is None
 
     def test_no_more_work_than_a_quarter_of_the_training(self, monkeypatch):
-        work = []
-        fit = refinement._fitted
+        work, entries = [], refinement._entries
 
-        def counted(start, shape, *others):
-            found = fit(start, shape, *others)
-            work.append(found.steps * refinement._work(shape))
-            return found
+        def counted(shape, tensors, indices):
+            work.extend([shape] if isinstance(indices, Observed) else [])  # and not those of judging, which are a few
+            return entries(shape, tensors, indices)
 
-        monkeypatch.setattr(refinement, "_fitted", counted)
+        monkeypatch.setattr(refinement, "_entries", counted)
         monkeypatch.setattr(refinement, "FREE", 0)
-        self.case(steps=200)
-        assert 0 < sum(work) <= 50 * refinement._work(HTF(TREES["balanced"], 7, 6).shape)
+        self.case(steps=1000)
+        search = refinement._Search.__new__(refinement._Search)
+        search.known = (None, np.zeros(1300))
+        allowed = 250 * search.cost(HTF(TREES["balanced"], 7, 6).shape)
+        assert 0.1 * allowed < sum(map(search.cost, work)) < 1.05 * allowed  # the last search along a line may go beyond
         work.clear()
         assert self.case(steps=1) is None
         assert not work
@@ -189,7 +250,7 @@ class TestFits:
     def test_a_solver_that_fails_changes_nothing(self, monkeypatch):
         import scipy.optimize
 
-        found = type("Found", (), {"x": np.array([np.nan]), "fun": np.nan, "nit": 3})
+        found = type("Found", (), {"x": np.array([np.nan]), "fun": np.nan, "nit": 3, "nfev": 3})
         monkeypatch.setattr(scipy.optimize, "minimize", lambda *_, **__: found)
         result = self.case()
         assert result is None
