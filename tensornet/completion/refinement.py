@@ -28,7 +28,7 @@ FAILURES = 2  # higher ranks in a row that are no better, after which still high
 BETTER = 0.98  # expected mean square, relative to that of the ranks so far, that higher ranks have to reach; lower ones, its inverse
 NOTHING = 1e-12  # mean square that leaves nothing to gain
 SURE = 0.01  # expected mean square, relative to that of what was learned, that cannot be chance
-APART = 9.0  # mean square of the difference from what was learned, relative to the error of either, that two good predictions cannot have
+APART = 2.0  # mean square of the difference from what was learned, relative to the error, that two good predictions do not have
 PLACES = 2**14  # random entries that tell this difference
 JUDGES = 32  # held-out entries at least
 STEPS = 500  # of one fit at most
@@ -77,9 +77,9 @@ class Refined:
 def refined(htf: HTF, offset: complex, known: Block, rest: Block, error: float, *, steps: float, ordered: Sequence[bool]) -> Refined | None:
     """The tensor of low hierarchical ranks that predicts best; ``None`` where none predicts as well as what was learned.
 
-    Held-out entries have to be predicted as well, as far as so many can tell, the error to be expected has to be that small too, and
-    the two predictions must not lie further apart than two good ones can: where ranks are too high for the entries, predictions of
-    others have no bound. Among the ranks that are tried, the expected error decides.
+    Held-out entries have to be predicted as well, as far as so many can tell, and the two predictions must not lie further apart
+    elsewhere than good ones do: where ranks are too high for the entries, those of others have no bound. Among the ranks that are tried,
+    the expected error decides.
 
     Args:
         htf: What was learned.
@@ -115,7 +115,7 @@ class _Search:
         self.known, self.rest, self.error = known, rest, error
         self.learned = _with_constant(htf, offset)
         self.seen = [np.unique(column) for column in known[0].T]
-        self.as_good = error * (1 + 1 / math.sqrt(len(rest[1])))  # as what was learned, as far as so many entries can tell
+        self.doubt = 1 / math.sqrt(len(rest[1]))  # about what is doubtful of a mean square of so many
         generator = torch.Generator().manual_seed(0)
         self.places = torch.stack([torch.randint(size, (PLACES,), generator=generator) for size in htf.mode_sizes], 1)
         with torch.no_grad():
@@ -200,7 +200,7 @@ class _Search:
 
     def is_good(self, found: Refined, shape: Shape) -> bool:
         """Whether it predicts as well as what was learned; of one that is unbounded elsewhere, the known entries tell nothing."""
-        if not (found.error < self.as_good and found.expected < self.as_good):
+        if found.error > (1 + self.doubt) * self.error:
             return False
         with torch.no_grad():
             apart = (_entries(shape, found.tensor.tensors, self.places) - self.there).abs().square().mean()

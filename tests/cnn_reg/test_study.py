@@ -18,7 +18,7 @@ from tensornet.files.storage import read_json
 DOCS = Path(__file__).parents[2] / "docs"
 RUNS = {
     name: sorted(path.parent for path in (DOCS / "records" / f"{name}-small").glob("*/config.json"))
-    for name in ("fig6-pathfinder", "fig6-same-class")
+    for name in ("fig6-pathfinder", "fig6-same-class", "fig11-pathfinder")
 }
 
 
@@ -55,29 +55,38 @@ def test_the_document_says_what_the_records_hold():
     assert f"the best test accuracy of any epoch without the penalty is {best[0.0][3]:.1f} and {best[0.0][5]:.1f}" in document
 
 
-def test_the_document_says_what_the_records_of_is_same_class_hold():
+@pytest.mark.parametrize(
+    ("name", "axis", "values", "coefficients", "epochs", "seeds"),
+    [("fig6-same-class", "distance", (0, 80, 160), (0.0, 1.0), 15, 3), ("fig11-pathfinder", "path_length", (3, 5), (0.0, 3.0), 24, 2)],
+)
+def test_the_document_says_what_the_records_of_other_sweeps_hold(name, axis, values, coefficients, epochs, seeds):
     document = (DOCS / "reproduce.md").read_text(encoding="utf-8")
-    summaries = {run: read_json(run / "summary.json") for run in RUNS["fig6-same-class"]}
-    for distance in (0, 80, 160):
-        for coefficient in (0.0, 1.0):
+    summaries = {run: read_json(run / "summary.json") for run in RUNS[name]}
+    for value in values:
+        for coefficient in coefficients:
             wanted = [
                 summary
                 for run, summary in summaries.items()
-                if (read_config(run).config.distance, summary["coefficient"]) == (distance, coefficient)
+                if (getattr(read_config(run).config, axis), summary["coefficient"]) == (value, coefficient)
             ]
-            assert [summary["epochs"] for summary in wanted] == [15] * 3
+            assert [summary["epochs"] for summary in wanted] == [epochs] * seeds
             wanted.sort(key=lambda summary: summary["seed"])
             shares, training = ([100 * summary[part] for summary in wanted] for part in ("test_accuracy", "train_accuracy"))
             each = ", ".join(f"{share:.1f}" for share in shares)
             cosines = ", ".join(f"{summary['cosine']:.3f}"[1:] for summary in wanted)
-            row = f"| {distance} | {coefficient:g} | {each} | {statistics.mean(shares):.1f} | {statistics.stdev(shares):.1f} "
+            row = f"| {value} | {coefficient:g} | {each} | {statistics.mean(shares):.1f} | {statistics.stdev(shares):.1f} "
             assert f"{row}| {min(training):.1f} to {max(training):.1f} | {cosines} |" in document
 
 
 @pytest.mark.parametrize(
-    ("name", "row"), [("fig6-pathfinder", "| coefficient 3 | 5 | 3 | 66.5 |"), ("fig6-same-class", "| coefficient 0 | 80 | 3 | 96.7 |")]
+    ("name", "row"),
+    [
+        ("fig6-pathfinder", "| coefficient 3 | 5 | 3 | 66.5 |"),
+        ("fig6-same-class", "| coefficient 0 | 80 | 3 | 96.7 |"),
+        ("fig11-pathfinder", "| coefficient 3 | 5 | 2 | 83.75 |"),
+    ],
 )
 def test_the_figure_is_drawn_from_the_records(name, row, tmp_path, capsys):
     assert main(["figure", name, "--runs", str(DOCS / "records" / f"{name}-small"), "--out", str(tmp_path / "figure.png")]) == 0
-    assert "mean and standard deviation over 3 seeds" in capsys.readouterr().out
+    assert f"mean and standard deviation over {2 if name == 'fig11-pathfinder' else 3} seeds" in capsys.readouterr().out
     assert row in (tmp_path / "figure.md").read_text()
