@@ -14,6 +14,15 @@ from tensornet.completion.refinement import refined
 from tensornet.evaluation.observed import Observed
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Small tensors are no work for several threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def low_rank(tree, rank, sizes=7, dtype=torch.float64, seed=0):
     """A tensor of these hierarchical ranks, with entries of about 1."""
     generator = torch.Generator().manual_seed(seed)
@@ -137,7 +146,7 @@ class TestLeft:
         assert completer.error_ == completer.state_["best"]["error"]
 
     @pytest.mark.parametrize("sizes", [(40, 40), (20, 20, 20), (8, 8, 8, 8)])
-    @pytest.mark.parametrize("seed", range(4))
+    @pytest.mark.parametrize("seed", range(2))
     def test_a_tensor_of_full_rank_gets_no_worse(self, sizes, seed, monkeypatch):
         rng = np.random.default_rng(seed)
         truth = np.zeros(sizes)
