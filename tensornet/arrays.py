@@ -1,7 +1,8 @@
-"""Arrays of all kinds as torch tensors, random ones, and the checks that tensors have in common."""
+"""Arrays of all kinds as torch tensors, tensors as the vectors of SciPy's solvers, random ones, and the checks that tensors share."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -115,3 +116,31 @@ def fill_normal(weight: Tensor, std: float, generator: torch.Generator | None) -
     with torch.no_grad():
         place = generator.device if generator else weight.device
         weight.copy_(torch.randn(weight.shape, generator=generator, dtype=weight.dtype, device=place).mul_(std))
+
+
+def as_vector(tensors: Sequence[Tensor]) -> np.ndarray[Any, Any]:
+    """All numbers of tensors of one type as one array, a complex one as two; for solvers on the CPU.
+
+    Example:
+        >>> as_vector([torch.ones(1, 2), torch.zeros(1)])
+        array([1., 1., 0.], dtype=float32)
+    """
+    flat = torch.cat([tensor.detach().flatten() for tensor in tensors])
+    found: np.ndarray[Any, Any] = (torch.view_as_real(flat).flatten() if flat.is_complex() else flat).cpu().numpy()
+    return found
+
+
+def fill_from_vector(vector: np.ndarray[Any, Any], tensors: Sequence[Tensor]) -> None:
+    """Writes what :func:`as_vector` gave into tensors, which keep their memory.
+
+    Example:
+        >>> pair = torch.zeros(1, dtype=torch.complex64)
+        >>> fill_from_vector(np.array([1.0, 2.0]), [pair])
+        >>> pair
+        tensor([1.+2.j])
+    """
+    flat = torch.from_numpy(vector)
+    flat = torch.view_as_complex(flat.view(-1, 2)) if tensors[0].is_complex() else flat
+    with torch.no_grad():
+        for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors])):
+            tensor.copy_(part.view_as(tensor))

@@ -93,7 +93,7 @@ TABLE = {
     "tensornet.completion.batches": Row("distributed evaluation.observed order shape sources survey", "numpy torch"),
     "tensornet.completion.fitting": Row("batches distributed evaluation.circuit htf interrupts optim shape smoothing", "torch"),
     "tensornet.completion.refinement": Row(
-        "evaluation.circuit evaluation.observed formats.ht htf shape sources", "numpy torch", lazy="scipy"
+        "arrays evaluation.circuit evaluation.observed formats.ht htf shape sources", "numpy torch", lazy="scipy"
     ),
     "tensornet.completion.completer": Row(
         "batches distributed files.entries fitting formats.ht htf refinement shape smoothing sources survey tree",
@@ -107,7 +107,7 @@ TABLE = {
     ),
     "tensornet.dynamics": Row(),
     "tensornet.dynamics.flow": Row("checks", "numpy torch", lazy="scipy"),
-    "tensornet.dynamics.flow_steps": Row("checks flow", "numpy torch", lazy="scipy"),
+    "tensornet.dynamics.flow_steps": Row("arrays checks flow", "numpy torch", lazy="scipy"),
     "tensornet.dynamics.theory": Row(),
     "tensornet.dynamics.theory.records": Row(packages="numpy torch"),
     "tensornet.dynamics.theory.cases": Row("contraction.execute shape tree", "numpy torch"),

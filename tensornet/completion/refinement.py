@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tensornet.arrays import as_vector, fill_from_vector
 from tensornet.completion.sources import Block
 from tensornet.evaluation import circuit
 from tensornet.evaluation.observed import observe
@@ -165,9 +166,9 @@ class _Search:
         losses: list[float] = []
 
         def objective(vector: np.ndarray[Any, Any]) -> tuple[float, np.ndarray[Any, Any]]:
-            _put(vector, tensors)
+            fill_from_vector(vector, tensors)
             loss = (_entries(shape, tensors, observed) - values).abs().square().mean() / unit
-            return loss.item(), _vector(torch.autograd.grad(loss, tensors))
+            return loss.item(), as_vector(torch.autograd.grad(loss, tensors))
 
         def look(intermediate_result: Any) -> None:  # SciPy asks for this name
             losses.append(intermediate_result.fun)
@@ -175,9 +176,9 @@ class _Search:
                 raise StopIteration
 
         options = {"maxiter": steps, "maxfun": steps, "maxcor": MEMORY // 2, "ftol": 1e-14, "gtol": 0.0}
-        first = _vector(tensors)
+        first = as_vector(tensors)
         found = minimize(objective, first, jac=True, method="L-BFGS-B", callback=look, options=options)
-        _put(found.x if np.isfinite(found.x).all() else first, tensors)
+        fill_from_vector(found.x if np.isfinite(found.x).all() else first, tensors)
         with torch.no_grad():
             for leaf, seen in zip(tensors, self.seen):
                 unseen = torch.ones(len(leaf), dtype=torch.bool, device=leaf.device)
@@ -251,19 +252,3 @@ def _even(tensor: HT) -> list[Tensor]:
 
 def _entries(shape: Shape, tensors: Sequence[Tensor], indices: Any) -> Tensor:
     return cast(Tensor, circuit.entries(shape, htf_weights(shape.tree, tensors), indices))
-
-
-def _vector(tensors: Sequence[Tensor]) -> np.ndarray[Any, Any]:
-    """All numbers of tensors, those of complex ones as pairs."""
-    flat = torch.cat([tensor.detach().flatten() for tensor in tensors])
-    found: np.ndarray[Any, Any] = (torch.view_as_real(flat).flatten() if flat.is_complex() else flat).cpu().numpy()
-    return found
-
-
-def _put(vector: np.ndarray[Any, Any], tensors: Sequence[Tensor]) -> None:
-    """Writes what :func:`_vector` gave into tensors."""
-    flat = torch.from_numpy(vector)
-    flat = torch.view_as_complex(flat.view(-1, 2)) if tensors[0].is_complex() else flat
-    with torch.no_grad():
-        for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors])):
-            tensor.copy_(part.view_as(tensor))

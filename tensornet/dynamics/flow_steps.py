@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn.utils import parameters_to_vector
 
+from tensornet.arrays import as_vector, fill_from_vector
 from tensornet.checks import real
 from tensornet.dynamics.flow import FlowError
 
@@ -95,27 +94,20 @@ class GradientFlow(torch.optim.Optimizer):
         losses: list[float] = []
 
         def rate(_: float, state: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-            _put(state, parameters)
+            fill_from_vector(state, parameters)
             with torch.enable_grad():
                 losses.append(float(closure()))
             gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
-            found: np.ndarray[Any, Any] = (-parameters_to_vector(gradients)).cpu().numpy()
+            found: np.ndarray[Any, Any] = -as_vector(gradients)
             return found
 
-        start = parameters_to_vector(parameters).cpu().numpy()
+        start = as_vector(parameters)
         with np.errstate(invalid="ignore", over="ignore"):  # a step that leaves the range of float64 is tried again, and smaller
             solver = DOP853(rate, group["time"], start, np.inf, first_step=group["next"], rtol=group["rtol"], atol=group["atol"])
             message = solver.step()
         if solver.status == "failed" or not np.isfinite(solver.y).all():
-            _put(start, parameters)
+            fill_from_vector(start, parameters)
             raise FlowError(f"gradient flow could not be followed beyond time {group['time']:g}: {message}")
-        _put(solver.y, parameters)
+        fill_from_vector(solver.y, parameters)
         group.update(time=float(solver.t), lr=float(solver.t - solver.t_old), next=float(solver.h_abs))
         return losses[0]
-
-
-def _put(state: np.ndarray[Any, Any], parameters: Sequence[Tensor]) -> None:
-    """Writes a vector into parameters, which keep their memory."""
-    parts = torch.from_numpy(state).split([parameter.numel() for parameter in parameters])
-    for parameter, part in zip(parameters, parts):
-        parameter.copy_(part.view_as(parameter))
