@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import math
+import signal
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -26,7 +27,7 @@ from tensornet.completion.completer import TensorCompleter
 from tensornet.completion.fitting import Settings
 from tensornet.completion.survey import check_validation
 from tensornet.contraction.execute import available_memory
-from tensornet.distributed import Processes, processes
+from tensornet.distributed import ProcessEndedError, Processes, processes
 from tensornet.files import partial, tables
 from tensornet.files.entries import open_entries
 from tensornet.files.objects import save
@@ -190,7 +191,11 @@ def run(arguments: Any, console: Console) -> int:
         if joined.rank:  # the first process speaks for all
             console = Console(quiet=True)
             warnings.simplefilter("ignore")
-        return _complete(arguments, console, joined, place)
+        try:
+            return _complete(arguments, console, joined, place)
+        except ProcessEndedError:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which torchrun sends to the others: this one ends anyway, once it has said why
+            raise
 
 
 def _complete(arguments: Any, console: Console, joined: Processes, place: torch.device) -> int:
