@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +15,10 @@ from bench.dense import gather
 from bench.hardware import Limits
 from bench.workloads import Case, Task
 from tensornet import HTF, capture, observe
+from tensornet.dynamics.losses import Loss
+from tensornet.dynamics.objective import Objective
+from tensornet.dynamics.observations import Entries
+from tensornet.dynamics.problems import Problem
 
 
 def contract(case: Case, limits: Limits) -> Contestant:
@@ -54,6 +60,23 @@ def forward(case: Case, limits: Limits) -> Contestant:
     return _contestant("tensornet forward", case, htf, lambda: htf(case.inputs))
 
 
+def objective(case: Case, limits: Limits) -> Contestant:
+    """The objective of ``tensornet.dynamics``, as ``tensornet dynamics`` trains by, without the optimizer's step."""
+    del limits
+    workload, indices, targets = case.workload, case.indices, case.targets
+    assert indices is not None
+    assert targets is not None
+    htf = _factorization(case)
+    places = torch.as_tensor(np.ravel_multi_index(indices.T.cpu().numpy(), workload.mode_sizes), device=indices.device)
+    problem = Problem(targets, Entries(workload.mode_sizes, places), targets)
+    trained = Objective(htf, problem, Loss())
+
+    def run() -> Sequence[Tensor]:
+        return (trained.backward(), *(cast(Tensor, weight.grad) for weight in htf.weight_list()))
+
+    return Contestant("tensornet objective", run, _same)
+
+
 def captured(maker: Prepare) -> Prepare:
     """The same as a CUDA graph, gradients included."""
 
@@ -82,6 +105,8 @@ OURS: dict[Task, dict[str, Prepare]] = {
     },
     "network": {"tensornet forward": forward, "tensornet forward, captured": captured(forward)},
     "step": {
+        "tensornet objective": objective,
+        "tensornet objective, captured": captured(objective),
         "tensornet entries(observed)": entries_observed,
         "tensornet entries(observed), captured": captured(entries_observed),
         "tensornet entries": entries,

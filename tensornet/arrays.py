@@ -144,3 +144,20 @@ def fill_from_vector(vector: np.ndarray[Any, Any], tensors: Sequence[Tensor]) ->
     with torch.no_grad():
         for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors])):
             tensor.copy_(part.view_as(tensor))
+
+
+def side_by_side(tensors: Sequence[Tensor]) -> Tensor:
+    """Moves tensors of one type into one new vector, one after the other; they become views of it.
+
+    Example:
+        >>> first, second = torch.ones(2, 2), torch.zeros(3)
+        >>> vector = side_by_side([first, second])
+        >>> vector[0] = 5
+        >>> first
+        tensor([[5., 1.],
+                [1., 1.]])
+    """
+    vector = torch.cat([tensor.detach().flatten() for tensor in tensors])
+    for tensor, part in zip(tensors, vector.split([tensor.numel() for tensor in tensors])):
+        tensor.data = part.view_as(tensor)
+    return vector

@@ -131,18 +131,20 @@ def _move(group: dict[str, Any], parameters: list[Tensor], gradients: list[Tenso
     if any(gradient.layout != torch.strided for gradient in gradients):
         raise ValueError("GroupRMSprop needs dense gradients; got a sparse one")
     device = parameters[0].device
-    if group["gamma"] is None:
-        group["gamma"] = torch.zeros((), dtype=torch.float64, device=device)
-        group["count"] = torch.zeros((), dtype=torch.float64, device=device)
     for name in ("gamma", "count"):
-        group[name] = group[name].to(device)  # a loaded state may come from another device
-    group["count"].add_(1)
-    squared_norm = _squared_norm(gradients, device)
-    gamma, step = adaptive_step(group["gamma"], squared_norm, group["count"], lr=group["lr"], beta=group["beta"], eps=group["eps"])
-    group["gamma"].copy_(gamma)
-    if all(parameter.device.type == "cpu" for parameter in parameters):
-        torch._foreach_add_(parameters, gradients, alpha=-step.item())
+        kept = group[name]
+        group[name] = torch.zeros((), dtype=torch.float64, device=device) if kept is None else kept.to(device)
+    settings = {"lr": group["lr"], "beta": group["beta"], "eps": group["eps"]}
+    gamma, count = group["gamma"], group["count"]
+    if all(parameter.device.type == "cpu" for parameter in parameters):  # where a number costs less than a tensor of one
+        count.fill_(count.item() + 1)
+        average, step = adaptive_step(gamma.item(), _squared_norm_on_cpu(gradients), count.item(), **settings)
+        gamma.fill_(average)
+        torch._foreach_add_(parameters, gradients, alpha=-float(step))
         return
+    count.add_(1)
+    average, step = adaptive_step(gamma, _squared_norm(gradients, device), count, **settings)
+    gamma.copy_(average)
     for parameter, gradient in zip(parameters, gradients):
         parameter.addcmul_(gradient, step.to(parameter.device), value=-1)
 
@@ -150,14 +152,25 @@ def _move(group: dict[str, Any], parameters: list[Tensor], gradients: list[Tenso
 def _squared_norm(gradients: list[Tensor], device: torch.device) -> Tensor:
     """Squared norm of all gradients together, in double precision.
 
-    In the gradients' own precision, squares may leave the range, and an infinite average would stop all steps to come. The CPU
-    converts whole tensors for double precision, which takes several times as long as the norm: there it is the second choice, for
+    In the gradients' own precision, squares may leave the range, and an infinite average would stop all steps to come.
+    """
+    norms = torch._foreach_norm(_parts(gradients), 2, torch.float64)
+    return torch.stack([norm.to(device) for norm in norms]).square().sum()
+
+
+def _squared_norm_on_cpu(gradients: list[Tensor]) -> float:
+    """The same on the CPU.
+
+    It converts whole tensors for double precision, which takes several times as long as the norm: there that is the second choice, for
     norms near the ends of the range.
     """
-    parts = [torch.view_as_real(gradient) if gradient.is_complex() else gradient for gradient in gradients]
-    if all(part.device.type == "cpu" and part.dtype in _ACCURATE for part in parts):
-        squares = torch.stack(torch._foreach_norm(parts)).double().square().sum()
-        if _SAFE[0] < squares.item() < _SAFE[1]:
+    parts = [part.reshape(-1) for part in _parts(gradients)]
+    if all(part.dtype in _ACCURATE for part in parts):
+        squares = sum(torch.dot(part, part).item() for part in parts)
+        if _SAFE[0] < squares < _SAFE[1]:
             return squares
-    norms = torch.stack([norm.to(device) for norm in torch._foreach_norm(parts, 2, torch.float64)])
-    return norms.square().sum()
+    return _squared_norm(gradients, parts[0].device).item()
+
+
+def _parts(gradients: list[Tensor]) -> list[Tensor]:
+    return [torch.view_as_real(gradient) if gradient.is_complex() else gradient for gradient in gradients]

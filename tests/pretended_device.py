@@ -39,6 +39,15 @@ class There(Tensor):
         made.held = held
         return made
 
+    @property
+    def data(self) -> Tensor:
+        """The tensor without its history; to set it moves the tensor to the other one's memory."""
+        return self.detach()
+
+    @data.setter
+    def data(self, other: There) -> None:
+        self.held = other.held
+
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Does an operation on tensors that are there."""

@@ -47,7 +47,9 @@ TABLE = {
     "tensornet.contraction.adjoint": Row("lowering"),
     "tensornet.contraction.kernels": Row("lowering", "torch"),
     "tensornet.contraction.programs": Row("adjoint kernels lowering plan", "torch"),
+    "tensornet.contraction.batching": Row("lowering"),
     "tensornet.contraction.execute": Row("costs network plan programs shape", "psutil torch"),
+    "tensornet.contraction.repeated": Row("adjoint batching execute kernels network plan shape", "torch"),
     # evaluation without the end tensor: shares nothing with what is above
     "tensornet.evaluation": Row(),
     "tensornet.evaluation.folding": Row("shape", "numpy torch"),
@@ -121,7 +123,8 @@ TABLE = {
     "tensornet.dynamics.observations": Row(packages="torch"),
     "tensornet.dynamics.problems": Row("arrays checks observations htf tree", "torch"),
     "tensornet.dynamics.objective": Row(
-        "contraction.costs losses observations problems contraction.execute htf contraction.network evaluation.observed contraction.plan",
+        "arrays contraction.costs losses observations problems contraction.execute htf contraction.network evaluation.observed "
+        "contraction.plan contraction.repeated",
         "torch",
     ),
     "tensornet.dynamics.measures": Row("htf analysis.ranks tree", "torch"),

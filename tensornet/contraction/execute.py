@@ -15,7 +15,7 @@ from torch import Tensor
 from tensornet.contraction.costs import CPU, CUDA
 from tensornet.contraction.network import Request
 from tensornet.contraction.plan import MemoryLimitError, Plan, make_plan, memory
-from tensornet.contraction.programs import run_plan, run_with_pullback
+from tensornet.contraction.programs import run_plan
 from tensornet.shape import Shape
 
 _LOOKED_UP = 64 << 20  # bytes from which a contraction is held against the memory that is free
@@ -68,38 +68,6 @@ def contract(
     recording = _is_recording(operands)
     plan = plan_contraction(shape, request, weights[0].dtype, weights[0].device, memory_limit, recorded=recording)
     return run_plan(plan, operands, out, recording)
-
-
-def contract_with_pullback(
-    shape: Shape, weights: Sequence[Tensor], needed: Sequence[bool]
-) -> tuple[Tensor, Callable[[Tensor], list[Tensor | None]]]:
-    """The end tensor, and the function that pulls a gradient of it back to the weights, without autograd's bookkeeping.
-
-    It is what a training loop needs whose loss knows its own gradient.
-
-    Args:
-        shape: Tree and sizes.
-        weights: One weight a node, in the order of ``shape.tree.nodes``.
-        needed: For every weight, whether its gradient is wanted.
-
-    Returns:
-        The end tensor, and the function, which takes a tensor of the same shape and may be called once.
-
-    Raises:
-        MemoryLimitError: The contraction does not fit into the memory that is free.
-
-    Example:
-        >>> from tensornet import HTF, ModeTree
-        >>> htf = HTF(ModeTree.perfect(4), mode_sizes=3, ranks=5, init_std=1.0, dtype=torch.float64)
-        >>> end, pull_back = contract_with_pullback(htf.shape, htf.weight_list(), [True] * 7)
-        >>> htf.contract().square().sum().backward()
-        >>> bool(torch.allclose(pull_back(2 * end)[0], htf.weight_list()[0].grad))
-        True
-    """
-    with torch.no_grad():
-        operands = _operands(shape, weights, {}, {}, _END_TENSOR)
-        plan = plan_contraction(shape, _END_TENSOR, weights[0].dtype, weights[0].device, recorded=True)
-        return run_with_pullback(plan, tuple(operand.detach() for operand in operands), tuple(needed))
 
 
 def gram(shape: Shape, weights: Sequence[Tensor], modes: Sequence[int], *, memory_limit: int | None = None) -> Tensor:

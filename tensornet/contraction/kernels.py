@@ -25,9 +25,10 @@ _BLOCK_ROWS = 256  # so many a thread
 _CACHE_LINE = 64
 
 
-# Computes one operation from the slots, into a second argument where one is given, and returns its contiguous result.
-Kernel = Callable[..., Tensor]
-Steps = tuple[tuple[Kernel, Sizes], ...]  # for every operation its kernel, and the slots that are not needed after it
+Kernel = Callable[..., Tensor]  # computes an operation from views of its factors, into a third argument where one is given
+Reader = Callable[[Sequence[Any]], Tensor]
+Steps = tuple[tuple[Kernel, Reader, Reader, Sizes], ...]  # of every operation also the readers of its factors, and the slots dead after it
+Factor = tuple[Sizes, Sizes]  # shape and strides of a view
 
 
 def bind(operations: Sequence[Operation], last_use: Sequence[Sizes], shapes: Sequence[Sizes], dtype: torch.dtype, *, cpu: bool) -> Steps:
@@ -47,22 +48,14 @@ def bind(operations: Sequence[Operation], last_use: Sequence[Sizes], shapes: Seq
         2
     """
     known = list(shapes)
-    steps: list[tuple[Kernel, Sizes]] = []
+    steps: list[tuple[Kernel, Reader, Reader, Sizes]] = []
     for operation, dead in zip(operations, last_use):
-        huge = cpu and math.prod(operation.left_view if operation.summed else operation.result) * dtype.itemsize >= _HUGE
-        if operation.kind == "product":
-            # the CPU's matrix product is slow where the rows of a large result do not begin at the cache's lines
-            *batch, rows, columns = operation.result
-            blocked = cpu and not batch and rows * columns >= _BLOCKED and columns * dtype.itemsize % _CACHE_LINE != 0
-            kernel = _product(operation, known, huge=huge, blocked=blocked)
-        elif operation.kind == "copy":
-            kernel = _copy(operation, known)
-        elif operation.summed:
-            kernel = _summed(operation, known, huge=huge, reusable=operation.left in dead and operation.left >= len(shapes))
-        else:
-            kernel = _multiply(operation, known, huge=huge)
+        left, right = factors(operation)
+        reusable = operation.left in dead and operation.left >= len(shapes)
+        read_left = _reader(operation.left, left, known)
+        read_right = read_left if operation.kind == "copy" else _reader(operation.right, right, known)
+        steps.append((kernel(operation, dtype, cpu=cpu, reusable=reusable), read_left, read_right, dead))
         known.append(operation.result)
-        steps.append((kernel, dead))
     return tuple(steps)
 
 
@@ -72,7 +65,7 @@ def run(steps: Steps, slots: list[Any], *, out: Tensor | None = None, keep: bool
     Args:
         steps: What :func:`bind` made.
         slots: The inputs.
-        out: Where to write the last result.
+        out: Where to write the last result, of the last operation's shape.
         keep: Keep intermediate results that are no longer needed; otherwise ``None`` takes their places.
 
     Example:
@@ -84,93 +77,120 @@ def run(steps: Steps, slots: list[Any], *, out: Tensor | None = None, keep: bool
         [5.0, 5.0, 5.0, 5.0]
     """
     last = len(steps) - 1
-    for place, (kernel, dead) in enumerate(steps):
-        slots.append(kernel(slots) if place < last or out is None else kernel(slots, out))
+    for place, (compute, read_left, read_right, dead) in enumerate(steps):
+        slots.append(compute(read_left(slots), read_right(slots), out if place == last else None))
         if not keep:
             for slot in dead:
                 slots[slot] = None
 
 
-def _product(operation: Operation, shapes: Sequence[Sizes], *, huge: bool, blocked: bool) -> Kernel:
+def kernel(operation: Operation, dtype: torch.dtype, *, cpu: bool, reusable: bool = False) -> Kernel:
+    """The function that computes an operation from views of its factors, as :func:`factors` gives them.
+
+    Its result is contiguous, but for a third argument, into which it is written, which may have other strides.
+
+    Args:
+        operation: The operation.
+        dtype: Type of all numbers.
+        cpu: Whether they lie in the CPU's memory.
+        reusable: Whether the left factor's memory is the operation's to overwrite.
+
+    Example:
+        >>> from tensornet import ModeTree, make_plan, make_shape
+        >>> product = make_plan(make_shape(ModeTree.star(2), 4, 5)).program.operations[-1]
+        >>> kernel(product, torch.float32, cpu=True)(torch.ones(4, 5), torch.ones(5, 4)).shape
+        torch.Size([4, 4])
+    """
+    huge = cpu and math.prod(operation.left_view if operation.summed else operation.result) * dtype.itemsize >= _HUGE
+    if operation.kind == "product":
+        # the CPU's matrix product is slow where the rows of a large result do not begin at the cache's lines
+        *batch, rows, columns = operation.result
+        blocked = cpu and not batch and rows * columns >= _BLOCKED and columns * dtype.itemsize % _CACHE_LINE != 0
+        return _product(operation, huge=huge, blocked=blocked)
+    if operation.kind == "copy":
+        return _copy(operation)
+    if operation.summed:
+        return _summed(operation, huge=huge, reusable=reusable)
+    return _multiply(operation, huge=huge)
+
+
+def factors(operation: Operation) -> tuple[Factor, Factor]:
+    """Views of both factors, one without those leading axes of size 1 that broadcasting restores: more are read as they are.
+
+    Example:
+        >>> factors(Operation("multiply", 0, 1, (3, 4), (3, 4), (4, 1), (1, 4), (0, 1)))
+        (((3, 4), (4, 1)), ((4,), (1,)))
+    """
+    left, right = (operation.left_view, operation.left_strides), (operation.right_view, operation.right_strides)
+    if operation.kind == "multiply":
+        if left[0][:1] != (1,):
+            right = _without_leading_ones(*right)
+        elif right[0][:1] != (1,):
+            left = _without_leading_ones(*left)
+    return left, right
+
+
+def _product(operation: Operation, *, huge: bool, blocked: bool) -> Kernel:
     result = operation.result
-    read_left = _reader(operation.left, operation.left_view, operation.left_strides, shapes)
-    read_right = _reader(operation.right, operation.right_view, operation.right_strides, shapes)
     multiply = torch.mm if len(result) == 2 else torch.bmm
 
-    def kernel(slots: Sequence[Any], out: Tensor | None = None) -> Tensor:
-        first, second = read_left(slots), read_right(slots)
+    def compute(first: Tensor, second: Tensor, out: Tensor | None = None) -> Tensor:
         if out is None:
             if not huge and not blocked:
                 return multiply(first, second)
             out = empty(result, first)
-        target = out.view(result)
         if not blocked:
-            return multiply(first, second, out=target)
+            return multiply(first, second, out=out)
         rows = _BLOCK_ROWS * torch.get_num_threads()
         for start in range(0, result[0], rows):
-            torch.mm(first[start : start + rows], second, out=target[start : start + rows])
-        return target
+            torch.mm(first[start : start + rows], second, out=out[start : start + rows])
+        return out
 
-    return kernel
+    return compute
 
 
-def _multiply(operation: Operation, shapes: Sequence[Sizes], *, huge: bool) -> Kernel:
+def _multiply(operation: Operation, *, huge: bool) -> Kernel:
     result = operation.result
-    read_left, read_right = _broadcast_readers(operation, shapes)
     plain = not huge and _is_contiguous_product(operation)
 
-    def kernel(slots: Sequence[Any], out: Tensor | None = None) -> Tensor:
-        first, second = read_left(slots), read_right(slots)
+    def compute(first: Tensor, second: Tensor, out: Tensor | None = None) -> Tensor:
         if plain and out is None:
             return torch.mul(first, second)
-        return torch.mul(first, second, out=empty(result, first) if out is None else out.view(result))
+        return torch.mul(first, second, out=empty(result, first) if out is None else out)
 
-    return kernel
+    return compute
 
 
-def _summed(operation: Operation, shapes: Sequence[Sizes], *, huge: bool, reusable: bool) -> Kernel:
-    read_left, read_right = _broadcast_readers(operation, shapes)
-    view, axes = operation.left_view, tuple(reversed(operation.summed))
+def _summed(operation: Operation, *, huge: bool, reusable: bool) -> Kernel:
+    view, (*axes, last) = operation.left_view, reversed(operation.summed)
 
-    def kernel(slots: Sequence[Any], out: Tensor | None = None) -> Tensor:
-        first, second = read_left(slots), read_right(slots)
+    def compute(first: Tensor, second: Tensor, out: Tensor | None = None) -> Tensor:
         result = torch.mul(first, second, out=first if reusable else empty(view, first) if huge else None)
         for axis in axes:  # one by one, which is several times faster than together
             result = torch.sum(result, axis)
-        return result.contiguous() if out is None else out.copy_(result)
+        return torch.sum(result, last).contiguous() if out is None else torch.sum(result, last, out=out)
 
-    return kernel
+    return compute
 
 
-def _copy(operation: Operation, shapes: Sequence[Sizes]) -> Kernel:
+def _copy(operation: Operation) -> Kernel:
     result = operation.result
-    read = _reader(operation.left, operation.left_view, operation.left_strides, shapes)
 
-    def kernel(slots: Sequence[Any], out: Tensor | None = None) -> Tensor:
-        first = read(slots)
-        return (empty(result, first) if out is None else out.view(result)).copy_(first)
+    def compute(first: Tensor, _: Tensor, out: Tensor | None = None) -> Tensor:
+        return (empty(result, first) if out is None else out).copy_(first)
 
-    return kernel
+    return compute
 
 
-def _reader(slot: int, view: Sizes, strides: Sizes, shapes: Sequence[Sizes]) -> Callable[[Sequence[Any]], Tensor]:
+def _reader(slot: int, factor: Factor, shapes: Sequence[Sizes]) -> Reader:
     """Reads a strided view of a slot."""
+    view, strides = factor
     if view == shapes[slot] and strides == contiguous_strides(view):
         return itemgetter(slot)
     return lambda slots: cast(Tensor, slots[slot].as_strided(view, strides))
 
 
-def _broadcast_readers(operation: Operation, shapes: Sequence[Sizes]) -> tuple[Callable[[Sequence[Any]], Tensor], ...]:
-    """Readers of both factors, one without those leading axes of size 1 that broadcasting restores: more are read as they are."""
-    left, right = (operation.left_view, operation.left_strides), (operation.right_view, operation.right_strides)
-    if left[0][:1] != (1,):
-        right = _without_leading_ones(*right)
-    elif right[0][:1] != (1,):
-        left = _without_leading_ones(*left)
-    return _reader(operation.left, *left, shapes), _reader(operation.right, *right, shapes)
-
-
-def _without_leading_ones(view: Sizes, strides: Sizes) -> tuple[Sizes, Sizes]:
+def _without_leading_ones(view: Sizes, strides: Sizes) -> Factor:
     start = next((axis for axis, size in enumerate(view) if size != 1), len(view))
     return view[start:], strides[start:]
 

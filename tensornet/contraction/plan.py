@@ -165,7 +165,8 @@ def make_plan(
     """
     network = make_network(shape, request)
     cost = partial(estimate, network, itemsize=itemsize, machine=machine, recorded=recorded)
-    found = sorted((cost(path, source) for source, path in _candidates(shape, network)), key=lambda candidate: candidate.seconds)
+    # of paths with equal costs the first one, whose branches are alike where those of the tree are
+    found = sorted((cost(path, source) for source, path in _candidates(shape, network)), key=lambda candidate: _rounded(candidate.seconds))
     made = partial(_made, network, itemsize=itemsize, machine=machine, recorded=recorded)
     if memory_limit is None:
         return made(found[0])
@@ -202,6 +203,11 @@ def _candidates(shape: Shape, network: Network) -> Iterator[tuple[str, SSAPath]]
         for name, search in searches.items():
             linear = search(inputs, frozenset(network.output), dict(network.sizes))
             yield f"opt_einsum {name}", _pairs(linear, count)
+
+
+def _rounded(seconds: float) -> float:
+    """A time without the digits that depend on the order of a sum."""
+    return float(f"{seconds:.9g}")
 
 
 def _pairs(linear: Sequence[tuple[int, ...]], count: int) -> SSAPath:

@@ -6,7 +6,7 @@ Where torch has to see every operation (double backward, torch.func, forward mod
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, cast
 
@@ -55,41 +55,8 @@ def run_plan(plan: Plan, operands: tuple[Tensor, ...], out: Tensor | None, recor
     if out is None or program.permutation:
         result = _arranged(_run(program, list(operands))[-1], plan)
         return result if out is None else out.copy_(result)
-    _run(program, list(operands), out=out)
+    _run(program, list(operands), out=out.view(program.operations[-1].result))
     return out
-
-
-def run_with_pullback(
-    plan: Plan, operands: tuple[Tensor, ...], needed: tuple[bool, ...]
-) -> tuple[Tensor, Callable[[Tensor], list[Tensor | None]]]:
-    """Contracts, and gives the function that pulls a gradient of the result back to the operands; without autograd.
-
-    Args:
-        plan: The plan.
-        operands: The network's tensors, contiguous, of one dtype and on one device.
-        needed: For every operand, whether its gradient is wanted.
-
-    Returns:
-        The result, and the function, which may be called once.
-
-    Example:
-        >>> from tensornet import ModeTree, make_plan, make_shape
-        >>> plan = make_plan(make_shape(ModeTree.star(2), 4, 5))
-        >>> operands = torch.ones(4, 5), torch.ones(4, 5), torch.ones(5, 1)
-        >>> end, pull_back = run_with_pullback(plan, operands, (False, False, True))
-        >>> pull_back(torch.ones(4, 4))[2].flatten()
-        tensor([16., 16., 16., 16., 16.])
-    """
-    if plan.slices:
-        return _run_slices(plan, operands, None), lambda gradient: _run_slices_backward(plan, operands, gradient, needed)
-    slots = _run(plan.program, list(operands), keep=True)
-
-    def pull_back(gradient: Tensor) -> list[Tensor | None]:
-        if permutation := plan.program.permutation:
-            gradient = gradient.permute(sorted(range(len(permutation)), key=permutation.__getitem__))
-        return _run_backward(plan.program, slots[:-1], gradient, needed)
-
-    return _arranged(slots[-1], plan), pull_back
 
 
 def _check_out(out: Tensor, sizes: tuple[int, ...], like: Tensor, recording: bool) -> None:

@@ -9,22 +9,22 @@ import torch
 from torch import Tensor
 
 
-def _square(residual: Tensor, delta: float) -> tuple[Tensor, Tensor]:
+def _square(residual: Tensor, delta: float, share: float) -> tuple[Tensor, Tensor]:
     del delta
-    return torch.dot(residual, residual), 2 * residual
+    return torch.dot(residual, residual) * share, residual * (2 * share)
 
 
-def _absolute(residual: Tensor, delta: float) -> tuple[Tensor, Tensor]:
+def _absolute(residual: Tensor, delta: float, share: float) -> tuple[Tensor, Tensor]:
     del delta
-    return residual.abs().sum(), residual.sign()
+    return residual.abs().sum() * share, residual.sign() * share
 
 
-def _huber(residual: Tensor, delta: float) -> tuple[Tensor, Tensor]:
+def _huber(residual: Tensor, delta: float, share: float) -> tuple[Tensor, Tensor]:
     slope = residual.clamp(-delta, delta)
-    return torch.dot(slope, residual - slope / 2), slope
+    return torch.dot(slope, residual - slope / 2) * share, slope * share
 
 
-LOSSES: Mapping[str, Callable[[Tensor, float], tuple[Tensor, Tensor]]] = {"l2": _square, "l1": _absolute, "huber": _huber}
+LOSSES: Mapping[str, Callable[[Tensor, float, float], tuple[Tensor, Tensor]]] = {"l2": _square, "l1": _absolute, "huber": _huber}
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,11 @@ class Loss:
         if not self.delta > 0:
             raise ValueError(f"delta must be above 0; got {self.delta}")
 
-    def __call__(self, residual: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss, and its derivative by every residual."""
-        value, slope = LOSSES[self.name](residual, self.delta)
-        return (value / len(residual), slope / len(residual)) if self.mean else (value, slope)
+    def __call__(self, residual: Tensor, samples: int | None = None) -> tuple[Tensor, Tensor]:
+        """The loss, and its derivative by every residual.
+
+        Args:
+            residual: All residuals, and zeros for what is not observed.
+            samples: How many of them are observed; all by default.
+        """
+        return LOSSES[self.name](residual, self.delta, 1 / (samples or len(residual)) if self.mean else 1.0)

@@ -72,7 +72,7 @@ class Training:
         self.objective = Objective(self.htf, self.problem, Loss(experiment.loss, experiment.mean, experiment.delta))
         self.parameters = list(self.htf.parameters())
         self.closure = self._loss if experiment.optimizer == "flow" else None
-        self.optimizer = OPTIMIZERS[experiment.optimizer](self.parameters, lr=experiment.lr)
+        self.optimizer = OPTIMIZERS[experiment.optimizer]([self.objective.vector], lr=experiment.lr)
         self.step, self.calm, self.seconds, self.ended = 0, 0, 0.0, ""
         alike = not experiment.batch and not experiment.noise and experiment.optimizer != "flow" and self.objective.way == "contract"
         self.blocked = self.parameters[0].is_cuda and alike
@@ -110,7 +110,7 @@ class Training:
                 self.optimizer.step(self.closure)
                 self.step += 1
                 if self.blocked and self._blocks is None:  # now the optimizer has all that it keeps
-                    self._blocks = Blocks(self._whole_step, [*self.parameters, *kept_tensors(self.optimizer)], BLOCK)
+                    self._blocks = Blocks(self._whole_step, [self.objective.vector, *kept_tensors(self.optimizer)], BLOCK)
             self.seconds += time.perf_counter() - start
             if record is not None:
                 yield {**record, "lr": self._rate()}

@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from tensornet.contraction.repeated import RepeatedContraction
 from tensornet.dynamics import training as training_module
 from tensornet.dynamics.blocks import Blocks
 from tensornet.dynamics.experiments import experiment
@@ -124,7 +125,7 @@ def _moved(training: Training, mode: FakeTensorMode) -> Training:
             if isinstance(thing, Tensor):
                 tensors[id(thing)] = thing
                 return id(thing)
-            return type(thing).__name__ if isinstance(thing, torch.Generator | torch.device) else None
+            return type(thing).__name__ if isinstance(thing, torch.Generator | torch.device | RepeatedContraction) else None
 
     class Reader(pickle.Unpickler):
         def persistent_load(self, key: Any) -> Any:
@@ -132,6 +133,8 @@ def _moved(training: Training, mode: FakeTensorMode) -> Training:
                 return torch.Generator()
             if key == "device":
                 return torch.device("cuda:0")
+            if key == "RepeatedContraction":
+                return None  # made anew below, on memory of the device
             if key not in moved:
                 own = tensors[key]
                 with mode:
@@ -143,6 +146,11 @@ def _moved(training: Training, mode: FakeTensorMode) -> Training:
     Writer(written).dump(training)
     written.seek(0)
     found: Training = Reader(written).load()
+    objective = found.objective
+    with mode:
+        objective.vector.grad = torch.zeros_like(objective.vector)
+        needed = [weight.requires_grad for weight in found.htf.weight_list()]
+        objective._repeated = RepeatedContraction(found.htf.shape, objective.vector.detach(), objective.vector.grad, needed)
     return found
 
 

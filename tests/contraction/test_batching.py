@@ -1,0 +1,148 @@
+"""Batches: what they compute on laid-out memory, against the operations one by one, both in NumPy; and which operations are joined."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import generators
+import numpy as np
+import pytest
+
+from tensornet.contraction.adjoint import reverse
+from tensornet.contraction.batching import Layout, Place, Placed, reuse
+from tensornet.contraction.lowering import Operation, Program
+from tensornet.contraction.plan import make_plan
+from tensornet.shape import Shape, make_shape, shape_of_weights
+from tensornet.tree import ModeTree
+
+Array = np.ndarray[Any, Any]
+
+
+def strided(flat: Array, shape: Sequence[int], strides: Sequence[int], offset: int = 0) -> Array:
+    return np.lib.stride_tricks.as_strided(flat[offset:], shape, [flat.itemsize * stride for stride in strides])
+
+
+def computed(operation: Operation, left: Array, right: Array) -> Array:
+    if operation.kind == "copy":
+        return left
+    return left @ right if operation.kind == "product" else (left * right).sum(operation.summed)
+
+
+def one_by_one(operations: Sequence[Operation], slots: list[Array]) -> None:
+    for operation in operations:
+        left = strided(slots[operation.left], operation.left_view, operation.left_strides)
+        right = strided(slots[operation.right], operation.right_view, operation.right_strides)
+        slots.append(np.ascontiguousarray(computed(operation, left, right)).reshape(-1))
+
+
+def on_buffers(steps: Sequence[Placed], buffers: Sequence[Array]) -> None:
+    for step in steps:
+        operation = step.operation
+        left = strided(buffers[operation.left], operation.left_view, operation.left_strides, step.left)
+        right = strided(buffers[operation.right], operation.right_view, operation.right_strides, step.right)
+        out = strided(buffers[step.result.buffer], operation.result, step.strides, step.result.offset)
+        out[...] = computed(operation, left, right)
+
+
+def laid_out(shape: Shape) -> tuple[Program, Layout, list[Placed], list[Placed], Place, tuple[int, ...]]:
+    """A contraction with its reverse: weights in buffer 0, their gradients at the same places of buffer 1, the end tensor's in 2."""
+    program = make_plan(shape, itemsize=8).program
+    adjoint = reverse(program, [True] * len(program.operands))
+    sizes = [math.prod(size) for size in program.operands]
+    starts = [sum(sizes[:place]) for place in range(len(sizes))]
+    layout = Layout([sum(sizes), sum(sizes), math.prod(shape.end_sizes)], [Place(0, start) for start in starts])
+    forward = layout.placed(layout.add(program.operations))
+    end = forward[-1].result
+    layout.places[-1] = Place(2)
+    targets = {slot: Place(1, start) for slot, start in zip(adjoint.gradients, starts)}
+    return program, layout, forward, layout.placed(layout.add(adjoint.operations, targets, late=True)), end, adjoint.gradients
+
+
+TREES = {
+    "binary": ModeTree.perfect(8),
+    "ternary": ModeTree.perfect(9, 3),
+    "star": ModeTree.star(4),
+    "chain": ModeTree.chain(5),
+    "crossed": ModeTree.from_nested(((0, 2), (1, 3))),
+    "reversed": ModeTree.from_nested(((5, 4), (3, 2), (1, 0))),
+    "uneven": ModeTree.from_nested(((0, 1), (2, 3), (4, 5, 6), (7, (8, 9)))),
+}
+
+
+def check(shape: Shape, seed: int) -> None:
+    program, layout, forward, backward, end, gradients = laid_out(shape)
+    rng = np.random.default_rng(seed)
+    slots = [rng.standard_normal(math.prod(size)) for size in program.operands]
+    direction = rng.standard_normal(math.prod(shape.end_sizes))
+    memories = reuse([*forward, *backward], layout.buffers, kept=[0, 1, 2, end.buffer])
+    assert len(set(memories)) == len(memories) or all(layout.buffers[mine] == layout.buffers[own] for own, mine in enumerate(memories))
+    own = [np.full(size, np.nan) for size in layout.buffers]
+    buffers = [own[place] for place in memories]
+    buffers[0][:], buffers[2][:] = np.concatenate(slots), direction
+    on_buffers(forward, buffers)
+    one_by_one(program.operations, slots)
+    assert np.allclose(buffers[end.buffer], slots[-1], rtol=1e-12)
+    slots[-1] = direction
+    one_by_one(reverse(program, [True] * len(program.operands)).operations, slots)
+    on_buffers(backward, buffers)
+    assert np.allclose(buffers[1], np.concatenate([slots[slot] for slot in gradients]), rtol=1e-10, atol=1e-10)
+    assert np.array_equal(buffers[0], np.concatenate(slots[: len(program.operands)]))
+
+
+@pytest.mark.parametrize("tree", TREES.values(), ids=TREES)
+def test_batches_compute_what_the_operations_do(tree: ModeTree) -> None:
+    check(make_shape(tree, 2, 3), 0)
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_batches_of_random_trees_compute_what_the_operations_do(block: int) -> None:
+    for seed in range(100 * block, 100 * block + 100):
+        tree, weights = generators.random_case(seed, max_order=7, outputs=1 + seed % 2, max_mode_size=3, max_rank=2)
+        check(shape_of_weights(tree, {node: weight.shape for node, weight in weights.items()}), seed)
+
+
+@pytest.mark.parametrize(("tree", "products"), [(ModeTree.perfect(4), (2, 4)), (ModeTree.perfect(9, 3), (2, 4))], ids=["binary", "ternary"])
+def test_a_level_of_a_perfect_tree_is_one_matrix_product(tree: ModeTree, products: tuple[int, int]) -> None:
+    """Products: of all nodes with their weights, and at the root; in reverse two for each."""
+    _, _, forward, backward, _, _ = laid_out(make_shape(tree, 2, 5))
+    made = [[step.operation.result for step in steps if step.operation.kind == "product"] for steps in (forward, backward)]
+    assert tuple(map(len, made)) == products
+    count = len(tree.children(tree.root))
+    assert all([len(result) == 3 and result[0] == count for result in each].count(True) == len(each) // 2 for each in made)
+
+
+def test_operations_at_unequal_distances_stay_apart() -> None:
+    double = Operation("multiply", 0, 1, (2,), (2,), (1,), (2,), (1,))
+    pairs = [(0, 3), (1, 4), (2, 5)]
+    operations = [Operation("multiply", left, right, (2,), (2,), (1,), (2,), (1,)) for left, right in pairs]
+    even = Layout([20], [Place(0, start) for start in (0, 4, 8, 10, 12, 14)])
+    assert [step.operation.result for step in even.placed(even.add(operations))] == [(3, 2)]
+    uneven = Layout([20], [Place(0, start) for start in (0, 4, 9, 11, 13, 15)])
+    assert [step.operation.result for step in uneven.placed(uneven.add(operations))] == [(2, 2), (2,)]
+    falling = Layout([20], [Place(0, start) for start in (0, 4, 8, 14, 12, 10)])
+    assert [step.operation.result for step in falling.placed(falling.add(operations))] == [(2,), (2,), (2,)]
+    other = Layout([20, 2], [Place(0), Place(0, 2), Place(1)])
+    assert len(other.add([double, Operation("multiply", 0, 2, (2,), (2,), (1,), (2,), (1,))])) == 2
+
+
+def test_a_result_that_is_read_waits_for_those_that_are_read_with_it() -> None:
+    """Two sums of different shapes, whose results are multiplied by weights side by side."""
+    sums = [
+        Operation("multiply", 0, 1, (2,), (3, 2), (2, 1), (3, 2), (2, 1), summed=(0,)),
+        Operation("multiply", 2, 3, (2,), (4, 2), (2, 1), (4, 2), (2, 1), summed=(0,)),
+    ]
+    products = [Operation("multiply", 6, 4, (2,), (2,), (1,), (2,), (1,)), Operation("multiply", 7, 5, (2,), (2,), (1,), (2,), (1,))]
+    layout = Layout([6, 6, 8, 8, 4], [Place(0), Place(1), Place(2), Place(3), Place(4), Place(4, 2)])
+    steps = layout.placed(layout.add([*sums, *products]))
+    assert [step.operation.result for step in steps] == [(2,), (2,), (2, 2)]
+    assert [step.result for step in steps] == [Place(5), Place(5, 2), Place(6)]
+    assert layout.buffers == [6, 6, 8, 8, 4, 4, 4]
+
+
+def test_what_nothing_reads_has_a_place_too() -> None:
+    layout = Layout([2], [Place(0)])
+    layout.add([Operation("copy", 0, 0, (2,), (2,), (1,))])
+    assert layout.places == [Place(0), Place(1)]
+    assert layout.buffers == [2, 2]

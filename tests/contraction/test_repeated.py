@@ -1,0 +1,114 @@
+"""Repeated contractions: end tensors against the dense loop, gradients against those of single contractions, again and again."""
+
+from __future__ import annotations
+
+import generators
+import numpy as np
+import oracles
+import pytest
+import torch
+from torch import Tensor
+
+from tensornet.contraction import adjoint, execute, kernels
+from tensornet.contraction.plan import MemoryLimitError
+from tensornet.contraction.repeated import RepeatedContraction
+from tensornet.shape import Shape, make_shape, shape_of_weights
+from tensornet.tree import ModeTree, Node
+
+
+def case(seed: int, *, max_order: int = 6, max_rank: int = 4) -> tuple[Shape, dict[Node, np.ndarray]]:
+    tree, weights = generators.random_case(seed, max_order=max_order, max_rank=max_rank, outputs=1 + seed % 3 // 2)
+    return shape_of_weights(tree, {node: weight.shape for node, weight in weights.items()}), weights
+
+
+def parts(vector: Tensor, shape: Shape) -> list[Tensor]:
+    sizes = [rows * columns for rows, columns in shape.weights]
+    return [part.view(size) for part, size in zip(vector.split(sizes), shape.weights)]
+
+
+def close(found: Tensor, expected: Tensor) -> bool:
+    return found.shape == expected.shape and bool((found - expected).abs().max() <= 1e-10 * expected.abs().max().clamp(min=1e-30))
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_end_tensors_and_gradients_of_random_trees(block: int) -> None:
+    for seed in range(50 * block, 50 * block + 50):
+        shape, weights = case(seed)
+        vector = torch.from_numpy(np.concatenate([weights[node].ravel() for node in shape.tree.nodes]))
+        gradients = torch.full_like(vector, float("nan"))
+        repeated = RepeatedContraction(shape, vector, gradients, [True] * len(shape.weights))
+        assert close(repeated.contract(), torch.from_numpy(np.asarray(oracles.end_tensor(shape.tree, weights)))), seed
+        for _ in range(2):  # what is left of one time must not show the next time
+            vector.copy_(torch.randn(vector.shape, dtype=vector.dtype, generator=torch.Generator().manual_seed(seed)))
+            leaves = [part.clone().requires_grad_() for part in parts(vector, shape)]
+            expected = execute.contract(shape, leaves)
+            assert close(repeated.contract(), expected.detach()), seed
+            repeated.end_gradient.copy_(torch.randn(expected.shape, dtype=vector.dtype, generator=torch.Generator().manual_seed(seed + 1)))
+            repeated.pull_back()
+            for found, wanted in zip(parts(gradients, shape), torch.autograd.grad(expected, leaves, repeated.end_gradient)):
+                assert close(found, wanted), seed
+
+
+@pytest.mark.parametrize("way", ["turned", "huge", "blocked", "crossed"])
+def test_gradients_in_other_memory(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stored transposed, in huge pages, products in blocks of rows, the end tensor's axes in another order."""
+    if way == "turned":
+        monkeypatch.setattr(adjoint, "_TURNED", 0)
+    if way in ("huge", "blocked"):
+        monkeypatch.setattr(kernels, f"_{way.upper()}", 1)
+        monkeypatch.setattr(kernels, "_BLOCK_ROWS", 1)
+    tree = ModeTree.from_nested(((0, 2), (1, 3))) if way == "crossed" else ModeTree.perfect(9, 3)
+    shape = make_shape(tree, 2, 5)
+    vector = torch.randn(sum(rows * columns for rows, columns in shape.weights), dtype=torch.float64)
+    gradients = torch.zeros_like(vector)
+    repeated = RepeatedContraction(shape, vector, gradients, [True] * len(shape.weights))
+    leaves = [part.clone().requires_grad_() for part in parts(vector, shape)]
+    expected = execute.contract(shape, leaves)
+    assert repeated.contract() is repeated.end
+    assert repeated.end.is_contiguous()
+    assert close(repeated.end, expected.detach())
+    repeated.end_gradient.copy_(torch.randn(expected.shape, dtype=torch.float64))
+    repeated.pull_back()
+    for found, wanted in zip(parts(gradients, shape), torch.autograd.grad(expected, leaves, repeated.end_gradient)):
+        assert close(found, wanted)
+
+
+def test_gradients_that_nobody_wants_are_left_as_they_are() -> None:
+    shape = make_shape(ModeTree.perfect(8), 2, 3)
+    vector = torch.randn(sum(rows * columns for rows, columns in shape.weights), dtype=torch.float64)
+    every, some = (torch.full_like(vector, float("nan")) for _ in range(2))
+    needed = [place % 3 == 0 for place in range(len(shape.weights))]
+    for gradients, wanted in ((every, [True] * len(needed)), (some, needed)):
+        repeated = RepeatedContraction(shape, vector, gradients, wanted)
+        repeated.contract()
+        repeated.end_gradient.fill_(1.0)
+        repeated.pull_back()
+    for found, expected, need in zip(parts(some, shape), parts(every, shape), needed):
+        assert torch.allclose(found, expected, rtol=1e-12) if need else bool(found.isnan().all())
+
+
+def test_weights_that_record_gradients_are_not_disturbed() -> None:
+    shape = make_shape(ModeTree.star(2), 2, 3)
+    weights = torch.nn.Parameter(torch.ones(15))
+    repeated = RepeatedContraction(shape, weights, torch.zeros(15), [True] * 3)
+    with torch.enable_grad():
+        assert not repeated.contract().requires_grad
+        weights.data.mul_(2)  # as an optimizer does
+        assert torch.equal(repeated.contract(), torch.full((2, 2), 24.0))
+
+
+def test_wrong_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = make_shape(ModeTree.star(2), 2, 3)
+    with pytest.raises(ValueError, match=r"weights must be a contiguous vector of 15 real numbers; got torch\.float32 \(14,\)"):
+        RepeatedContraction(shape, torch.ones(14), torch.ones(14), [True] * 3)
+    with pytest.raises(ValueError, match=r"gradients must be a contiguous vector of 15 real numbers; got torch\.float64 \(15,\)"):
+        RepeatedContraction(shape, torch.ones(15), torch.ones(15, dtype=torch.float64), [True] * 3)
+    with pytest.raises(ValueError, match=r"weights must be .* got torch\.complex64 \(15,\)"):
+        RepeatedContraction(shape, torch.ones(15, dtype=torch.complex64), torch.ones(15, dtype=torch.complex64), [True] * 3)
+    with pytest.raises(ValueError, match="contiguous"):
+        RepeatedContraction(shape, torch.ones(30)[::2], torch.ones(15), [True] * 3)
+    large = make_shape(ModeTree.perfect(8), 8, 64)  # intermediate results of 4 MiB beside the end tensor
+    monkeypatch.setattr(execute, "available_memory", lambda device: 66 << 20)
+    vector = torch.ones(sum(rows * columns for rows, columns in large.weights))
+    with pytest.raises(MemoryLimitError, match=r"repeated contractions need 64\.0 MiB for the end tensor, and more"):
+        RepeatedContraction(large, vector, torch.ones_like(vector), [True] * len(large.weights))
