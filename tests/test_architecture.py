@@ -49,7 +49,7 @@ TABLE = {
     "tensornet.contraction.programs": Row("adjoint kernels lowering plan", "torch"),
     "tensornet.contraction.batching": Row("lowering"),
     "tensornet.contraction.execute": Row("costs network plan programs shape", "psutil torch"),
-    "tensornet.contraction.repeated": Row("adjoint batching execute kernels network plan shape", "torch"),
+    "tensornet.contraction.repeated": Row("adjoint batching execute kernels lowering network plan shape", "torch"),
     # evaluation without the end tensor: shares nothing with what is above
     "tensornet.evaluation": Row(),
     "tensornet.evaluation.folding": Row("shape", "numpy torch"),

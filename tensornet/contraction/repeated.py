@@ -18,6 +18,7 @@ from tensornet.contraction.adjoint import reverse
 from tensornet.contraction.batching import Layout, Place, Placed, reuse
 from tensornet.contraction.execute import plan_contraction
 from tensornet.contraction.kernels import empty, factors, kernel
+from tensornet.contraction.lowering import Sizes
 from tensornet.contraction.network import Request
 from tensornet.contraction.plan import MemoryLimitError, memory
 from tensornet.shape import Shape
@@ -119,8 +120,12 @@ class RepeatedContraction:
 def _call(placed: Placed, buffers: Sequence[Tensor]) -> Callable[[], Tensor]:
     """One operation on views of buffers."""
     operation = placed.operation
-    (left_view, left_strides), (right_view, right_strides) = factors(operation)
-    left = buffers[operation.left].as_strided(left_view, left_strides, placed.left)
-    right = left if operation.kind == "copy" else buffers[operation.right].as_strided(right_view, right_strides, placed.right)
-    out = buffers[placed.result.buffer].as_strided(operation.result, placed.strides, placed.result.offset)
+
+    def view(buffer: int, offset: int, sizes: Sizes, strides: Sizes) -> Tensor:
+        return buffers[buffer].as_strided(sizes, strides, buffers[buffer].storage_offset() + offset)
+
+    left_factor, right_factor = factors(operation)
+    left = view(operation.left, placed.left, *left_factor)
+    right = left if operation.kind == "copy" else view(operation.right, placed.right, *right_factor)
+    out = view(placed.result.buffer, placed.result.offset, operation.result, placed.strides)
     return partial(kernel(operation, left.dtype, cpu=left.device.type == "cpu"), left, right, out)

@@ -49,9 +49,9 @@ def test_end_tensors_and_gradients_of_random_trees(block: int) -> None:
                 assert close(found, wanted), seed
 
 
-@pytest.mark.parametrize("way", ["turned", "huge", "blocked", "crossed"])
+@pytest.mark.parametrize("way", ["turned", "huge", "blocked", "crossed", "part"])
 def test_gradients_in_other_memory(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stored transposed, in huge pages, products in blocks of rows, the end tensor's axes in another order."""
+    """Stored transposed, in huge pages, products in blocks of rows, the end tensor's axes in another order, parts of larger vectors."""
     if way == "turned":
         monkeypatch.setattr(adjoint, "_TURNED", 0)
     if way in ("huge", "blocked"):
@@ -59,8 +59,9 @@ def test_gradients_in_other_memory(way: str, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(kernels, "_BLOCK_ROWS", 1)
     tree = ModeTree.from_nested(((0, 2), (1, 3))) if way == "crossed" else ModeTree.perfect(9, 3)
     shape = make_shape(tree, 2, 5)
-    vector = torch.randn(sum(rows * columns for rows, columns in shape.weights), dtype=torch.float64)
-    gradients = torch.zeros_like(vector)
+    count = sum(rows * columns for rows, columns in shape.weights)
+    start = 7 if way == "part" else 0
+    vector, gradients = torch.randn(2, start + count, dtype=torch.float64)[:, start:]
     repeated = RepeatedContraction(shape, vector, gradients, [True] * len(shape.weights))
     leaves = [part.clone().requires_grad_() for part in parts(vector, shape)]
     expected = execute.contract(shape, leaves)

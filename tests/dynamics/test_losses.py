@@ -28,6 +28,10 @@ def test_value_and_slope(name, mean):
     value, slope = Loss(name, mean, 0.5)(RESIDUAL)
     assert torch.allclose(value, expected.detach())
     assert torch.allclose(slope, residual.grad)
+    padded = torch.cat([RESIDUAL, torch.zeros(3, dtype=torch.float64)])  # zeros for what is not observed
+    value, slope = Loss(name, mean, 0.5)(padded, samples=5)
+    assert torch.allclose(value, expected.detach())
+    assert torch.allclose(slope, torch.cat([residual.grad, padded[5:]]))
 
 
 def test_wrong_settings():

@@ -7,7 +7,8 @@ import torch
 
 from tensornet.dynamics.losses import Loss
 from tensornet.dynamics.objective import Objective
-from tensornet.dynamics.problems import completion, low_rank_truth, sensing
+from tensornet.dynamics.observations import Entries
+from tensornet.dynamics.problems import Problem, completion, low_rank_truth, sensing
 from tensornet.htf import HTF
 from tensornet.shape import make_shape
 from tensornet.tree import ModeTree
@@ -51,6 +52,37 @@ def test_a_batch_has_its_own_loss():
     assert Objective(htf, problem, Loss()).chosen(rows).backward().item() == pytest.approx(residual.square().mean().item())
 
 
+@pytest.mark.parametrize("name", ["l2", "l1", "huber"])
+@pytest.mark.parametrize("places", [range(0, 36, 9), range(0, 36, 2), [3, 3, 3, *range(20)]], ids=["few", "many", "repeated"])
+def test_entries_masked_or_picked_out_have_the_same_loss(places, name):
+    """A part of at least a quarter is looked at through a mask, unless an entry is observed more than once."""
+    htf = HTF(ModeTree.perfect(4), (3, 2, 3, 2), 4, init_std=0.7, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    observed = Entries((3, 2, 3, 2), torch.tensor(list(places)))
+    values = torch.randn(len(observed), dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    residual = htf.contract().reshape(-1)[observed.places] - values
+    size = residual.abs()
+    huber = torch.where(size <= 0.5, residual.square() / 2, 0.5 * (size - 0.25))
+    expected = {"l2": residual.square(), "l1": size, "huber": huber}[name].mean()
+    gradients = torch.autograd.grad(expected, list(htf.parameters()))
+    objective = Objective(htf, Problem(torch.zeros(3, 2, 3, 2), observed, values), Loss(name, delta=0.5), "contract")
+    for _ in range(2):  # nothing is left of the first time
+        assert objective.backward().item() == pytest.approx(expected.item())
+        for weight, gradient in zip(htf.parameters(), gradients, strict=True):
+            assert torch.allclose(weight.grad, gradient)
+
+
+@pytest.mark.parametrize("way", ["contract", "sweep"])
+def test_a_step_of_the_vector_is_one_of_the_weights(way):
+    htf, problem = make("tensor", "completion")  # its root is not trained
+    objective = Objective(htf, problem, Loss(), way)
+    before = [weight.detach().clone() for weight in htf.weight_list()]
+    objective.backward()
+    torch.optim.SGD([objective.vector], lr=0.5, momentum=0.9).step()
+    for weight, start in zip(htf.weight_list(), before, strict=True):
+        assert torch.equal(weight.detach(), start - 0.5 * weight.grad if weight.requires_grad else start)
+    assert not torch.equal(htf.weight_list()[0].detach(), before[0])
+
+
 def test_the_cheaper_way_is_chosen():
     htf, problem = make("hierarchical", "completion")
     assert Objective(htf, problem, Loss()).way == "contract"
@@ -58,9 +90,6 @@ def test_the_cheaper_way_is_chosen():
     large = HTF(tree, 4, 3)  # 4^16 entries do not fit
     assert make_shape(tree, 4, 3) == large.shape
     places = torch.arange(0, 4**16, 4**16 // 50)
-    from tensornet.dynamics.observations import Entries
-    from tensornet.dynamics.problems import Problem
-
     entries = Entries((4,) * 16, places)
     objective = Objective(large, Problem(torch.zeros(1), entries, torch.ones(len(places))), Loss())
     assert objective.way == "sweep"
