@@ -138,7 +138,7 @@ def replayed(training: Training, steps: int = 200) -> tuple[float, float]:
         return loss
 
     step()
-    blocks = Blocks(step, [*training.parameters, *kept_tensors(training.optimizer)], steps)
+    blocks = Blocks(step, [training.objective.vector, *kept_tensors(training.optimizer)], steps)
     blocks.run(steps)
     start = time.perf_counter()
     blocks.run(steps)

@@ -49,7 +49,7 @@ TABLE = {
     "tensornet.contraction.programs": Row("adjoint kernels lowering plan", "torch"),
     "tensornet.contraction.batching": Row("lowering"),
     "tensornet.contraction.execute": Row("costs network plan programs shape", "psutil torch"),
-    "tensornet.contraction.repeated": Row("adjoint batching execute kernels lowering network plan shape", "torch"),
+    "tensornet.contraction.repeated": Row("adjoint batching checks execute kernels lowering network plan shape", "torch"),
     # evaluation without the end tensor: shares nothing with what is above
     "tensornet.evaluation": Row(),
     "tensornet.evaluation.folding": Row("shape", "numpy torch"),
@@ -123,8 +123,8 @@ TABLE = {
     "tensornet.dynamics.observations": Row(packages="torch"),
     "tensornet.dynamics.problems": Row("arrays checks observations htf tree", "torch"),
     "tensornet.dynamics.objective": Row(
-        "arrays contraction.costs losses observations problems contraction.execute htf contraction.network evaluation.observed "
-        "contraction.plan contraction.repeated",
+        "arrays evaluation.circuit contraction.costs losses observations problems contraction.execute htf contraction.network "
+        "evaluation.observed contraction.plan contraction.repeated",
         "torch",
     ),
     "tensornet.dynamics.measures": Row("htf analysis.ranks tree", "torch"),

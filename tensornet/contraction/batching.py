@@ -1,9 +1,9 @@
 """Operations -> operations on memory that is laid out beforehand, those that are alike as one on a batch; no tensors.
 
 Branches of a tree that are alike ask for the same operations on other weights. Where the factors of such operations lie at equal
-distances in memory, one operation with an axis more does them all, and its results lie at equal distances again: a level of a perfect
-tree becomes one batched matrix product. A result that no batch has made waits for its place until it is read, and lies beside those
-that are read with it.
+distances in memory, one operation with an axis more does them all, and its results lie at equal distances again: so a level of a perfect
+tree, whose weights lie side by side, becomes one batched matrix product. A result that no batch has made waits for its place until it is
+read, and lies beside those that are read with it.
 """
 
 from __future__ import annotations
@@ -106,9 +106,9 @@ class Layout:
         self._sizes += [math.prod(operation.result) for operation in operations]
         batches = []
         for level in _levels(operations, first, late=late):
-            alike: dict[object, list[int]] = {}
+            alike: dict[Operation, list[int]] = {}
             for slot in level:
-                alike.setdefault(self._kind(operations[slot - first], targets.get(slot)), []).append(slot)
+                alike.setdefault(self._kind(operations[slot - first]), []).append(slot)
             for slots in alike.values():
                 members = [_Member(operations[slot - first], slot) for slot in slots]
                 for run in self._runs(members):
@@ -140,13 +140,13 @@ class Layout:
             self.places[slot] = Place(len(self.buffers), number * size)
         self.buffers.append(len(slots) * size)
 
-    def _kind(self, operation: Operation, target: Place | None) -> object:
+    def _kind(self, operation: Operation) -> Operation:
         """What operations have in common that can be done together."""
         buffers = []
         for slot in (operation.left, operation.right):
             place = self.places[slot]
             buffers.append(-1 - self._sizes[slot] if place is None else place.buffer)
-        return replace(operation, left=buffers[0], right=buffers[1]), target and target.buffer
+        return replace(operation, left=buffers[0], right=buffers[1])
 
     def _runs(self, members: list[_Member]) -> Iterator[list[_Member]]:
         """Operations that are alike, parted into those whose factors lie at equal distances; factors that wait are placed so."""

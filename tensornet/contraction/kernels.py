@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import mmap
 from collections.abc import Callable, Sequence
+from functools import cache
 from operator import itemgetter
 from typing import Any, cast
 
@@ -151,10 +152,10 @@ def _product(operation: Operation, *, huge: bool, blocked: bool) -> Kernel:
 
 def _multiply(operation: Operation, *, huge: bool) -> Kernel:
     result = operation.result
-    plain = not huge and _is_contiguous_product(operation)
+    plain = cache(lambda: not huge and _is_contiguous_product(operation))  # found out where it is needed
 
     def compute(first: Tensor, second: Tensor, out: Tensor | None = None) -> Tensor:
-        if plain and out is None:
+        if out is None and plain():
             return torch.mul(first, second)
         return torch.mul(first, second, out=empty(result, first) if out is None else out)
 

@@ -177,7 +177,7 @@ def make_plan(
     result_bytes = network.size(network.output) * itemsize
     if result_bytes <= memory_limit:
         sliced = [candidate for candidate in (cut(network, each, memory_limit, cost) for each in found) if candidate is not None]
-        for candidate in sorted(sliced, key=lambda candidate: candidate.seconds):
+        for candidate in sorted(sliced, key=lambda candidate: _rounded(candidate.seconds)):
             if (plan := made(candidate)).peak_bytes <= memory_limit:
                 return plan
     sizes = " x ".join(map(str, network.output_sizes[:12])) or "a scalar"

@@ -11,12 +11,12 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import torch
 from torch import Tensor
 
+from tensornet.checks import short
 from tensornet.contraction.adjoint import reverse
 from tensornet.contraction.batching import Layout, Place, Placed, reuse
-from tensornet.contraction.execute import plan_contraction
+from tensornet.contraction.execute import need_memory, plan_contraction
 from tensornet.contraction.kernels import empty, factors, kernel
 from tensornet.contraction.lowering import Sizes
 from tensornet.contraction.network import Request
@@ -27,16 +27,18 @@ _WEIGHTS, _GRADIENTS, _INCOMING = range(3)  # the first buffers
 
 
 class RepeatedContraction:
-    """The end tensor of weights that lie side by side in one vector, and the pullback of gradients of it, both again and again.
+    """The end tensor of weights that lie side by side in one vector, and the pullback of a gradient of it, prepared for many times.
 
-    Nodes that are alike are computed together where the tree's order lets their weights lie at equal distances, as it does for
-    perfect trees. No memory is allocated by a call but for sums, and nothing is recorded for automatic differentiation.
+    Nodes that are alike are computed together where their weights lie at equal distances. A call allocates no memory but for sums, and
+    records nothing for automatic differentiation.
 
     Args:
         shape: Tree and sizes.
-        weights: All weights, each flattened, in the order of ``shape.tree.nodes``; real numbers. Its values may change between calls.
+        weights: All weights, each flattened; real numbers. Its values may change between calls.
         gradients: A vector of that size, where gradients are written.
-        needed: For every weight, whether its gradient is wanted; of others, the part of ``gradients`` stays as it is.
+        needed: For every node, whether the gradient of its weight is wanted; of others, the part of ``gradients`` stays as it is.
+        order: Ids of all nodes in the order in which their weights lie in the vectors; that of ``shape.tree.nodes`` by default. Nodes
+            of a level that lie side by side are the most that can be computed together.
 
     Attributes:
         end: The end tensor, of the shape ``mode_sizes`` (and ``outputs`` last, when above 1); :meth:`contract` overwrites it.
@@ -44,7 +46,7 @@ class RepeatedContraction:
 
     Raises:
         MemoryLimitError: The contraction does not fit into the memory that is free, or only in slices.
-        ValueError: The vectors do not fit the shape.
+        ValueError: The vectors, ``needed`` or ``order`` do not fit the shape.
 
     Example:
         >>> from tensornet import ModeTree, make_shape
@@ -61,39 +63,40 @@ class RepeatedContraction:
         tensor([1., 1., 1., 1., 1., 1., 1., 1., 1., 1.])
     """
 
-    def __init__(self, shape: Shape, weights: Tensor, gradients: Tensor, needed: Sequence[bool]) -> None:
-        sizes = [rows * columns for rows, columns in shape.weights]
-        for name, vector in (("weights", weights), ("gradients", gradients)):
-            given = f"{vector.dtype} {tuple(vector.shape)}"
-            if vector.shape != (sum(sizes),) or not vector.is_contiguous() or vector.dtype != weights.dtype or vector.is_complex():
-                raise ValueError(f"{name} must be a contiguous vector of {sum(sizes)} real numbers; got {given}")
+    def __init__(
+        self, shape: Shape, weights: Tensor, gradients: Tensor, needed: Sequence[bool], order: Sequence[int] | None = None
+    ) -> None:
+        order = range(len(shape.weights)) if order is None else order
+        starts = _checked(shape, weights, gradients, needed, order)
         plan = plan_contraction(shape, Request(), weights.dtype, weights.device, recorded=True)
         if plan.slices:
             raise MemoryLimitError(f"repeated contractions need {memory(plan.output_bytes)} for the end tensor, and more for what is kept")
         program = plan.program
         adjoint = reverse(program, needed)
-        result = len(program.operands) + len(program.operations) - 1
-        operands = [Place(_WEIGHTS, start) for start in itertools.accumulate(sizes[:-1], initial=0)]
-        layout = Layout([sum(sizes), sum(sizes), math.prod(shape.end_sizes)], operands)
+        operands = [Place(_WEIGHTS, start) for start in starts]
+        layout = Layout([len(weights), len(weights), math.prod(shape.end_sizes)], operands)
         forward = layout.placed(layout.add(program.operations))
-        end = forward[-1].result
-        layout.places[result] = Place(_INCOMING)
-        targets = {slot: Place(_GRADIENTS, place.offset) for slot, place in zip(adjoint.gradients, operands) if slot >= 0}
+        end = forward[-1].result.buffer
+        layout.places[-1] = Place(_INCOMING)
+        targets = {slot: Place(_GRADIENTS, start) for slot, start in zip(adjoint.gradients, starts) if slot >= 0}
         backward = layout.placed(layout.add(adjoint.operations, targets, late=True))
-        memories = reuse([*forward, *backward], layout.buffers, kept=[_WEIGHTS, _GRADIENTS, _INCOMING, end.buffer])
-        buffers = [weights.detach(), gradients]
+        memories = reuse([*forward, *backward], layout.buffers, kept=[_WEIGHTS, _GRADIENTS, _INCOMING])
+        own = [size for number, (size, taken) in enumerate(zip(layout.buffers, memories)) if number >= _INCOMING and number == taken]
+        turned = bool(program.permutation)  # the program stores the end tensor's axes in another order
+        need_memory((sum(own) + 2 * turned * layout.buffers[_INCOMING]) * weights.itemsize, weights.device)
+        buffers = [weights.detach(), gradients.detach()]
         for number in range(_INCOMING, len(memories)):
             buffers.append(empty((layout.buffers[number],), weights) if memories[number] == number else buffers[memories[number]])
         self._forward = [_call(placed, buffers) for placed in forward]
         self._backward = [_call(placed, buffers) for placed in backward]
-        self.end, self.end_gradient = buffers[end.buffer].view(program.stored), buffers[_INCOMING].view(program.stored)
-        if program.permutation:  # the program stores the end tensor's axes in another order
+        self.end, self.end_gradient = buffers[end].view(program.stored), buffers[_INCOMING].view(program.stored)
+        if turned:
             stored, stored_gradient = (tensor.permute(program.permutation) for tensor in (self.end, self.end_gradient))
             self.end, self.end_gradient = (empty(shape.end_sizes, weights) for _ in range(2))
             self._forward.append(partial(self.end.copy_, stored))
             self._backward.insert(0, partial(stored_gradient.copy_, self.end_gradient))
+        self._is_contracted = False
 
-    @torch.no_grad()
     def contract(self) -> Tensor:
         """The end tensor of the weights as they are now, :attr:`end`.
 
@@ -103,18 +106,38 @@ class RepeatedContraction:
         """
         for call in self._forward:
             call()
+        self._is_contracted = True
         return self.end
 
-    @torch.no_grad()
     def pull_back(self) -> None:
-        """Writes the gradients of the weights that belong to :attr:`end_gradient` and the latest :meth:`contract`.
+        """Writes the gradients of the weights that belong to :attr:`end_gradient` and the :meth:`contract` before, once for each.
+
+        Raises:
+            RuntimeError: There was no :meth:`contract` since the last time, and its intermediate results are gone.
 
         Example:
             >>> RepeatedContraction.pull_back.__name__
             'pull_back'
         """
+        if not self._is_contracted:
+            raise RuntimeError("every pull_back needs a contract before it, whose intermediate results it overwrites")
+        self._is_contracted = False
         for call in self._backward:
             call()
+
+
+def _checked(shape: Shape, weights: Tensor, gradients: Tensor, needed: Sequence[bool], order: Sequence[int]) -> list[int]:
+    """For every node the place in the vectors where its weight begins."""
+    sizes = [rows * columns for rows, columns in shape.weights]
+    for name, vector in (("weights", weights), ("gradients", gradients)):
+        fits = vector.shape == (sum(sizes),) and vector.is_contiguous() and vector.is_floating_point()
+        if not fits or vector.dtype != weights.dtype or vector.device != weights.device:
+            given = f"{vector.dtype} {tuple(vector.shape)} on {vector.device}"
+            raise ValueError(f"{name} must be a contiguous vector of {sum(sizes)} real numbers, both alike; got {given}")
+    if len(needed) != len(sizes) or sorted(order) != list(range(len(sizes))):
+        raise ValueError(f"needed and order must have every one of {len(sizes)} nodes once; got {len(needed)} and {short(list(order))}")
+    starts = dict(zip(order, itertools.accumulate((sizes[node] for node in order), initial=0)))
+    return [starts[node] for node in range(len(sizes))]
 
 
 def _call(placed: Placed, buffers: Sequence[Tensor]) -> Callable[[], Tensor]:

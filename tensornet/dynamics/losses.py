@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -62,4 +63,5 @@ class Loss:
             residual: All residuals, and zeros for what is not observed.
             samples: How many of them are observed; all by default.
         """
-        return LOSSES[self.name](residual, self.delta, 1 / (samples or len(residual)) if self.mean else 1.0)
+        count = len(residual) if samples is None else samples
+        return LOSSES[self.name](residual, self.delta, (1 / count if count else math.nan) if self.mean else 1.0)

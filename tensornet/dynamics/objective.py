@@ -17,6 +17,7 @@ from tensornet.contraction.repeated import RepeatedContraction
 from tensornet.dynamics.losses import Loss
 from tensornet.dynamics.observations import Entries, MaskedEntries, Observations
 from tensornet.dynamics.problems import Problem
+from tensornet.evaluation.circuit import PRODUCT
 from tensornet.evaluation.observed import observe
 from tensornet.htf import HTF
 
@@ -30,18 +31,23 @@ class Objective:
     There are two ways. ``contract`` forms the end tensor and applies the observations to it; the gradient is pulled back through the
     contraction. ``sweep`` evaluates observation by observation and never forms the end tensor. The estimated costs decide.
 
-    The weights are moved side by side into one vector, and so are their gradients: an optimizer of that vector does the same as one of
-    the weights, in fewer operations.
+    The weights are moved side by side, and so are their gradients: an optimizer of the vector of those that are trained does the same as
+    one of the weights, in fewer operations. An objective is for the weights where they are: once something else moves them
+    (``HTF.to``, ``load_state_dict(assign=True)``, another objective), it has to be made anew.
 
     Args:
-        htf: The factorization.
+        htf: The factorization, with pooling by products and a weight of its own at every node.
         problem: The problem, of the factorization's dtype and on its device.
         loss: The loss.
-        way: ``"contract"`` or ``"sweep"``; the one of lower estimated costs by default.
+        way: ``"contract"`` or ``"sweep"``; by default the one of lower estimated costs, without contractions that fit in slices only.
 
     Attributes:
         way: The way that is used.
-        vector: All weights, those that are not trained too, whose gradients are zero; its ``grad`` are those of the weights.
+        vector: All trained weights; its ``grad`` are their gradients.
+
+    Raises:
+        MemoryLimitError: ``"contract"`` was asked for, and does not fit.
+        ValueError: The factorization is none of those, or the problem has other sizes.
 
     Example:
         >>> from tensornet.dynamics.problems import completion
@@ -55,39 +61,67 @@ class Objective:
     """
 
     def __init__(self, htf: HTF, problem: Problem, loss: Loss, way: Way | None = None) -> None:
-        self.htf, self.loss = htf, loss
-        self.way: Way = way or _cheaper(htf, problem)
         weights = htf.weight_list()
-        self.vector = torch.nn.Parameter(side_by_side(weights))
-        self.vector.grad = gradient = torch.zeros_like(self.vector)
-        for weight, part in zip(weights, gradient.split([weight.numel() for weight in weights])):
-            if weight.requires_grad:
-                weight.grad = part.view_as(weight)
+        if htf.combination != PRODUCT or len({id(weight) for weight in weights}) < len(weights) or not all(w.is_leaf for w in weights):
+            raise ValueError("an objective needs pooling by products and weights that are neither shared nor parametrized")
+        if problem.observations.sizes != htf.shape.end_sizes:
+            raise ValueError(f"the problem must have the sizes of the end tensor, {htf.shape.end_sizes}; got {problem.observations.sizes}")
+        self.htf, self.loss = htf, loss
+        needed = [weight.requires_grad for weight in weights]
+        heights = {node: height for height, level in enumerate(htf.tree.levels) for node in level}
+        order = sorted(heights, key=lambda node: (not needed[node], heights[node], node))
+        memory, gradient = self._move(weights, order)
+        trained = sum(weight.numel() for weight, _ in self._trained)
+        self.vector, self._gradient = torch.nn.Parameter(memory[:trained]), gradient[:trained]
+        self.way: Way = way or _cheaper(htf, problem)
         if self.way == "contract":
-            needed = [weight.requires_grad for weight in weights]
-            self._repeated = RepeatedContraction(htf.shape, self.vector.detach(), gradient, needed)
+            try:
+                self._repeated = RepeatedContraction(htf.shape, memory, gradient, needed, order)
+            except MemoryLimitError:
+                if way is not None:
+                    raise
+                self.way = "sweep"
+        self._observations: Observations | MaskedEntries
         self._observe(problem)
+        entries = problem.observations
+        if self.way == "sweep" or not isinstance(entries, Entries) or len(entries) * _MANY < self._repeated.end.numel():
+            return
+        if not entries.repeated:
+            self._observations, self._values = MaskedEntries(entries, gradient), entries.adjoint(problem.values).view(-1)
+
+    def _move(self, weights: list[Tensor], order: list[int]) -> tuple[Tensor, Tensor]:
+        """The vectors of all weights and of their gradients, in this order of the nodes."""
+        memory = side_by_side([weights[node] for node in order])
+        gradient = torch.zeros_like(memory)
+        sizes = [weights[node].numel() for node in order]
+        parts = {node: pair for node, *pair in zip(order, memory.split(sizes), gradient.split(sizes))}
+        self._parts = [[part.view_as(weight) for part in parts[node]] for node, weight in enumerate(weights)]
+        self._trained = [(weight, slope) for weight, (_, slope) in zip(weights, self._parts) if weight.requires_grad]
+        return memory, gradient
 
     def _observe(self, problem: Problem) -> None:
         """Prepares what is observed of predictions."""
-        self.problem, entries = problem, problem.observations
-        self._observations: Observations | MaskedEntries = entries
+        self.problem = problem
+        self._observations = problem.observations
         self._values = problem.values
-        if not isinstance(entries, Entries):
-            return
-        if self.way == "sweep":
-            self._observed = observe(self.htf.shape, entries.indices, self.vector.device)
-        elif len(entries) * _MANY >= self._repeated.end.numel() and not entries.repeated:
-            self._observations = MaskedEntries(entries, self.vector.detach())
-            self._values = entries.adjoint(problem.values).view(-1)
+        if self.way == "sweep" and isinstance(problem.observations, Entries):
+            self._observed = observe(self.htf.shape, problem.observations.indices, self.vector.device)
 
     def backward(self) -> Tensor:
         """The loss, a tensor without axes on the weights' device; gradients take the place of those that the weights have.
+
+        Raises:
+            RuntimeError: The weights were moved.
 
         Example:
             >>> Objective.backward.__name__
             'backward'
         """
+        if not all(weight.is_set_to(part) for weight, (part, _) in zip(self.htf.weight_list(), self._parts)):
+            raise RuntimeError("the weights are no longer where the objective moved them; make a new one, and an optimizer of its vector")
+        for weight, slope in self._trained:
+            weight.grad = slope
+        self.vector.grad = self._gradient
         return self._contracting() if self.way == "contract" else self._sweeping()
 
     def _contracting(self) -> Tensor:
@@ -100,9 +134,8 @@ class Objective:
     def _sweeping(self) -> Tensor:
         predicted = self._predict()
         value, slope = self.loss(predicted.detach() - self.problem.values)
-        trained = [weight for weight in self.htf.weight_list() if weight.requires_grad]
-        for weight, gradient in zip(trained, torch.autograd.grad(predicted, trained, slope)):
-            cast(Tensor, weight.grad).copy_(gradient)
+        found = torch.autograd.grad(predicted, [weight for weight, _ in self._trained], slope)
+        torch._foreach_copy_([own for _, own in self._trained], found)
         return value
 
     def _predict(self) -> Tensor:

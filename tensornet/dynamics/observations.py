@@ -92,6 +92,8 @@ class Entries:
 class MaskedEntries:
     """Observed entries among all entries, with zeros at the others: what takes less time than to pick them out where they are many.
 
+    The others are multiplied by zero: one that is not finite makes a NaN, and no loss is finite then.
+
     Args:
         entries: The entries, each once.
         like: A tensor of the dtype and on the device of those that are observed.

@@ -203,15 +203,15 @@ class Training:
         if state.get("truth_file") != self._truth_file:
             raise ValueError(f"the run was begun with another ground truth than {self.experiment.truth} holds now")
         try:
+            self.optimizer.load_state_dict(_for_device(copy.deepcopy(state["optimizer"]), self.optimizer))
             with torch.no_grad():
                 for parameter, weight in zip(self.parameters, state["weights"], strict=True):
                     parameter.copy_(weight)
-            self.optimizer.load_state_dict(_for_device(copy.deepcopy(state["optimizer"]), self.optimizer))
             self._blocks = None  # the optimizer's tensors are other ones now
             self.generator.set_state(state["generator"])
             self.step, self.calm, self.seconds, self.ended = (state[name] for name in ("step", "calm", "seconds", "ended"))
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise ValueError(f"the checkpoint does not belong to this experiment ({error})") from None
+            raise ValueError(f"the checkpoint does not belong to this experiment, or is of another version ({error})") from None
 
 
 def _for_device(loaded: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import generators
@@ -12,7 +13,9 @@ import pytest
 
 from tensornet.contraction.adjoint import reverse
 from tensornet.contraction.batching import Layout, Place, Placed, reuse
-from tensornet.contraction.lowering import Operation, Program
+from tensornet.contraction.lowering import Operation, Program, lower
+from tensornet.contraction.network import Request, make_network
+from tensornet.contraction.paths import along_tree
 from tensornet.contraction.plan import make_plan
 from tensornet.shape import Shape, make_shape, shape_of_weights
 from tensornet.tree import ModeTree
@@ -46,18 +49,18 @@ def on_buffers(steps: Sequence[Placed], buffers: Sequence[Array]) -> None:
         out[...] = computed(operation, left, right)
 
 
-def laid_out(shape: Shape) -> tuple[Program, Layout, list[Placed], list[Placed], Place, tuple[int, ...]]:
+def laid_out(shape: Shape, program: Program) -> tuple[Layout, list[Placed], list[Placed], Place, tuple[int, ...]]:
     """A contraction with its reverse: weights in buffer 0, their gradients at the same places of buffer 1, the end tensor's in 2."""
-    program = make_plan(shape, itemsize=8).program
     adjoint = reverse(program, [True] * len(program.operands))
     sizes = [math.prod(size) for size in program.operands]
-    starts = [sum(sizes[:place]) for place in range(len(sizes))]
+    order = [node for level in shape.tree.levels for node in level]  # side by side
+    starts = [sum(sizes[other] for other in order[: order.index(node)]) for node in range(len(sizes))]
     layout = Layout([sum(sizes), sum(sizes), math.prod(shape.end_sizes)], [Place(0, start) for start in starts])
     forward = layout.placed(layout.add(program.operations))
     end = forward[-1].result
     layout.places[-1] = Place(2)
     targets = {slot: Place(1, start) for slot, start in zip(adjoint.gradients, starts)}
-    return program, layout, forward, layout.placed(layout.add(adjoint.operations, targets, late=True)), end, adjoint.gradients
+    return layout, forward, layout.placed(layout.add(adjoint.operations, targets, late=True)), end, adjoint.gradients
 
 
 TREES = {
@@ -72,23 +75,25 @@ TREES = {
 
 
 def check(shape: Shape, seed: int) -> None:
-    program, layout, forward, backward, end, gradients = laid_out(shape)
+    program = make_plan(shape, itemsize=8).program
+    layout, forward, backward, end, gradients = laid_out(shape, program)
     rng = np.random.default_rng(seed)
     slots = [rng.standard_normal(math.prod(size)) for size in program.operands]
     direction = rng.standard_normal(math.prod(shape.end_sizes))
-    memories = reuse([*forward, *backward], layout.buffers, kept=[0, 1, 2, end.buffer])
-    assert len(set(memories)) == len(memories) or all(layout.buffers[mine] == layout.buffers[own] for own, mine in enumerate(memories))
+    memories = reuse([*forward, *backward], layout.buffers, kept=[0, 1, 2])
+    assert all(layout.buffers[mine] == layout.buffers[own] for own, mine in enumerate(memories))
     own = [np.full(size, np.nan) for size in layout.buffers]
     buffers = [own[place] for place in memories]
-    buffers[0][:], buffers[2][:] = np.concatenate(slots), direction
+    order = [node for level in shape.tree.levels for node in level]
+    buffers[0][:], buffers[2][:] = np.concatenate([slots[node] for node in order]), direction
     on_buffers(forward, buffers)
     one_by_one(program.operations, slots)
     assert np.allclose(buffers[end.buffer], slots[-1], rtol=1e-12)
     slots[-1] = direction
     one_by_one(reverse(program, [True] * len(program.operands)).operations, slots)
     on_buffers(backward, buffers)
-    assert np.allclose(buffers[1], np.concatenate([slots[slot] for slot in gradients]), rtol=1e-10, atol=1e-10)
-    assert np.array_equal(buffers[0], np.concatenate(slots[: len(program.operands)]))
+    assert np.allclose(buffers[1], np.concatenate([slots[gradients[node]] for node in order]), rtol=1e-10, atol=1e-10)
+    assert np.array_equal(buffers[0], np.concatenate([slots[node] for node in order]))
 
 
 @pytest.mark.parametrize("tree", TREES.values(), ids=TREES)
@@ -103,14 +108,19 @@ def test_batches_of_random_trees_compute_what_the_operations_do(block: int) -> N
         check(shape_of_weights(tree, {node: weight.shape for node, weight in weights.items()}), seed)
 
 
-@pytest.mark.parametrize(("tree", "products"), [(ModeTree.perfect(4), (2, 4)), (ModeTree.perfect(9, 3), (2, 4))], ids=["binary", "ternary"])
-def test_a_level_of_a_perfect_tree_is_one_matrix_product(tree: ModeTree, products: tuple[int, int]) -> None:
-    """Products: of all nodes with their weights, and at the root; in reverse two for each."""
-    _, _, forward, backward, _, _ = laid_out(make_shape(tree, 2, 5))
-    made = [[step.operation.result for step in steps if step.operation.kind == "product"] for steps in (forward, backward)]
-    assert tuple(map(len, made)) == products
-    count = len(tree.children(tree.root))
-    assert all([len(result) == 3 and result[0] == count for result in each].count(True) == len(each) // 2 for each in made)
+@pytest.mark.parametrize("order", [4, 8, 9, 16])
+def test_a_level_of_a_perfect_tree_is_one_matrix_product(order: int) -> None:
+    """Of all its nodes with their weights; in reverse two for all nodes that are alike up to the root's child above them."""
+    tree = ModeTree.perfect(order, 3 if order == 9 else 2)
+    shape = make_shape(tree, 2, 8)
+    network = make_network(shape, Request())
+    _, forward, backward, _, _ = laid_out(shape, lower(network, along_tree(network, tree, centre=len(tree.nodes) - 1)))
+    arity, counts = len(tree.children(tree.root)), [len(level) for level in tree.levels[1:-1]]
+    made = [step.operation.result for step in forward if step.operation.kind == "product"]
+    assert [result[0] for result in made[:-1]] == counts
+    assert all(len(result) == 3 for result in made[:-1])
+    reverse_products = [step for step in backward if step.operation.kind == "product"]
+    assert len(reverse_products) == 2 * (1 + sum(arity**depth for depth in range(len(counts))))
 
 
 def test_operations_at_unequal_distances_stay_apart() -> None:
@@ -146,3 +156,21 @@ def test_what_nothing_reads_has_a_place_too() -> None:
     layout.add([Operation("copy", 0, 0, (2,), (2,), (1,))])
     assert layout.places == [Place(0), Place(1)]
     assert layout.buffers == [2, 2]
+
+
+def test_a_result_that_several_read_has_a_place_of_its_own() -> None:
+    """It is the left factor of three operations that are alike, and cannot lie three times beside itself."""
+    made = Operation("multiply", 0, 0, (2,), (2,), (1,), (2,), (1,))
+    readers = [Operation("multiply", 4, other, (2,), (2,), (1,), (2,), (1,)) for other in (1, 2, 3)]
+    layout = Layout([8], [Place(0, start) for start in (0, 2, 4, 6)])
+    steps = layout.placed(layout.add([made, *readers]))
+    assert [step.operation.result for step in steps] == [(2,), (3, 2)]
+    assert layout.buffers == [8, 2, 6]
+    assert steps[1].operation.left_strides == (0, 1)
+
+
+def test_products_that_are_batched_already_stay_alone() -> None:
+    product = Operation("product", 0, 1, (2, 3, 3), (2, 3, 3), (9, 3, 1), (2, 3, 3), (9, 3, 1))
+    layout = Layout([90], [Place(0, start) for start in range(0, 72, 18)])
+    steps = layout.placed(layout.add([product, replace(product, left=2, right=3)]))
+    assert [step.operation.result for step in steps] == [(2, 3, 3), (2, 3, 3)]

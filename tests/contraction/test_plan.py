@@ -132,3 +132,9 @@ def test_numbers_for_people() -> None:
     assert [memory(1), memory(1024), memory(10 * 2**30)] == ["1 B", "1.0 KiB", "10.0 GiB"]
     assert [count(99_999), count(10**400)] == ["99999", "about 1e400"]
     assert isinstance(make_plan(make_shape(ModeTree.star(1), 3, 2)), Plan)
+
+
+def test_of_paths_that_cost_the_same_the_one_towards_the_root_is_taken() -> None:
+    """Its branches are alike, whatever the last digits of a sum of times say."""
+    for size, rank in ((8, 512), (4, 100), (6, 64)):
+        assert make_plan(make_shape(ModeTree.perfect(4), size, rank), recorded=True).source == "along the tree, centre (0, 1, 2, 3)"

@@ -100,16 +100,52 @@ def test_weights_that_record_gradients_are_not_disturbed() -> None:
 
 def test_wrong_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     shape = make_shape(ModeTree.star(2), 2, 3)
-    with pytest.raises(ValueError, match=r"weights must be a contiguous vector of 15 real numbers; got torch\.float32 \(14,\)"):
-        RepeatedContraction(shape, torch.ones(14), torch.ones(14), [True] * 3)
-    with pytest.raises(ValueError, match=r"gradients must be a contiguous vector of 15 real numbers; got torch\.float64 \(15,\)"):
-        RepeatedContraction(shape, torch.ones(15), torch.ones(15, dtype=torch.float64), [True] * 3)
-    with pytest.raises(ValueError, match=r"weights must be .* got torch\.complex64 \(15,\)"):
-        RepeatedContraction(shape, torch.ones(15, dtype=torch.complex64), torch.ones(15, dtype=torch.complex64), [True] * 3)
-    with pytest.raises(ValueError, match="contiguous"):
-        RepeatedContraction(shape, torch.ones(30)[::2], torch.ones(15), [True] * 3)
+    fifteen = torch.ones(15)
+    for weights, gradients, given in [
+        (torch.ones(14), torch.ones(14), r"^weights must .* got torch\.float32 \(14,\) on cpu"),
+        (fifteen, torch.ones(15, dtype=torch.float64), r"^gradients must be .* both alike; got torch\.float64 \(15,\)"),
+        (fifteen, torch.ones(15, device="meta"), r"^gradients must be .* both alike; got .* on meta"),
+        (fifteen.to(torch.complex64), fifteen.to(torch.complex64), r"^weights must be .* got torch\.complex64"),
+        (fifteen.long(), fifteen.long(), r"^weights must be .* 15 real numbers, .* got torch\.int64"),
+        (torch.ones(30)[::2], fifteen, r"^weights must be a contiguous vector"),
+    ]:
+        with pytest.raises(ValueError, match=given):
+            RepeatedContraction(shape, weights, gradients, [True] * 3)
+    for needed, order in (([True] * 2, None), ([True] * 4, None), ([True] * 3, [0, 1]), ([True] * 3, [0, 1, 1])):
+        with pytest.raises(ValueError, match="needed and order must have every one of 3 nodes once"):
+            RepeatedContraction(shape, fifteen, torch.ones(15), needed, order)
     large = make_shape(ModeTree.perfect(8), 8, 64)  # intermediate results of 4 MiB beside the end tensor
     monkeypatch.setattr(execute, "available_memory", lambda device: 66 << 20)
     vector = torch.ones(sum(rows * columns for rows, columns in large.weights))
     with pytest.raises(MemoryLimitError, match=r"repeated contractions need 64\.0 MiB for the end tensor, and more"):
         RepeatedContraction(large, vector, torch.ones_like(vector), [True] * len(large.weights))
+    monkeypatch.setattr(execute, "available_memory", lambda device: 100 << 20)  # enough for one contraction, but not for its reverse
+    with pytest.raises(MemoryLimitError, match=r"needs 1[3-6]\d\.\d MiB but may use 100\.0 MiB"):
+        RepeatedContraction(large, vector, torch.ones_like(vector), [True] * len(large.weights))
+
+
+def test_a_gradient_is_pulled_back_once_for_every_contraction() -> None:
+    shape = make_shape(ModeTree.perfect(4), 2, 3)
+    vector = torch.randn(sum(rows * columns for rows, columns in shape.weights), dtype=torch.float64)
+    repeated = RepeatedContraction(shape, vector, torch.zeros_like(vector), [True] * len(shape.weights))
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="every pull_back needs a contract before it"):
+            repeated.pull_back()
+        repeated.contract()
+        repeated.pull_back()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_weights_in_another_order(seed: int) -> None:
+    shape, weights = case(seed)
+    order = np.random.default_rng(seed).permutation(len(shape.weights)).tolist()
+    vector = torch.from_numpy(np.concatenate([weights[shape.tree.nodes[node]].ravel() for node in order]))
+    gradients = torch.zeros_like(vector)
+    repeated = RepeatedContraction(shape, vector, gradients, [True] * len(order), order)
+    leaves = [torch.from_numpy(weights[node]).requires_grad_() for node in shape.tree.nodes]
+    expected = execute.contract(shape, leaves)
+    assert close(repeated.contract(), expected.detach())
+    repeated.end_gradient.fill_(1.0)
+    repeated.pull_back()
+    wanted = torch.autograd.grad(expected, leaves, repeated.end_gradient)
+    assert close(gradients, torch.cat([wanted[node].flatten() for node in order]))

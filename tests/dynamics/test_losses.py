@@ -39,3 +39,9 @@ def test_wrong_settings():
         Loss("l3")
     with pytest.raises(ValueError, match=r"delta must be above 0; got 0\.0"):
         Loss("huber", delta=0.0)
+
+
+def test_the_mean_of_nothing_is_no_number():
+    value, slope = Loss()(torch.zeros(0))
+    assert value.isnan()
+    assert slope.shape == (0,)

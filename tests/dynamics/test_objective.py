@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
+from tensornet.contraction import execute
+from tensornet.contraction.plan import MemoryLimitError
 from tensornet.dynamics.losses import Loss
 from tensornet.dynamics.objective import Objective
-from tensornet.dynamics.observations import Entries
+from tensornet.dynamics.observations import Entries, MaskedEntries
 from tensornet.dynamics.problems import Problem, completion, low_rank_truth, sensing
 from tensornet.htf import HTF
 from tensornet.shape import make_shape
@@ -65,6 +69,7 @@ def test_entries_masked_or_picked_out_have_the_same_loss(places, name):
     expected = {"l2": residual.square(), "l1": size, "huber": huber}[name].mean()
     gradients = torch.autograd.grad(expected, list(htf.parameters()))
     objective = Objective(htf, Problem(torch.zeros(3, 2, 3, 2), observed, values), Loss(name, delta=0.5), "contract")
+    assert isinstance(objective._observations, MaskedEntries) == (places == range(0, 36, 2))
     for _ in range(2):  # nothing is left of the first time
         assert objective.backward().item() == pytest.approx(expected.item())
         for weight, gradient in zip(htf.parameters(), gradients, strict=True):
@@ -81,6 +86,81 @@ def test_a_step_of_the_vector_is_one_of_the_weights(way):
     for weight, start in zip(htf.weight_list(), before, strict=True):
         assert torch.equal(weight.detach(), start - 0.5 * weight.grad if weight.requires_grad else start)
     assert not torch.equal(htf.weight_list()[0].detach(), before[0])
+    assert objective.vector.numel() == sum(weight.numel() for weight in htf.parameters())
+
+
+@pytest.mark.parametrize("way", ["contract", "sweep"])
+def test_gradients_come_back_after_they_were_cleared(way):
+    htf, problem = make("hierarchical", "completion")
+    objective = Objective(htf, problem, Loss(), way)
+    optimizer = torch.optim.SGD([objective.vector], lr=0.1)
+    losses = []
+    for _ in range(20):
+        optimizer.zero_grad()
+        htf.zero_grad()
+        losses.append(objective.backward().item())
+        optimizer.step()
+    assert losses[-1] < 0.9 * losses[0]
+    assert all(weight.grad is not None for weight in htf.parameters())
+
+
+@pytest.mark.parametrize("way", ["contract", "sweep"])
+def test_frozen_weights_stay(way):
+    htf, problem = make("hierarchical", "completion")
+    frozen = htf.weight_list()[1]
+    frozen.requires_grad_(False)
+    before = frozen.clone()
+    objective = Objective(htf, problem, Loss(), way)
+    objective.backward()
+    torch.optim.AdamW([objective.vector], weight_decay=1.0).step()
+    assert torch.equal(frozen, before)
+    assert frozen.grad is None
+
+
+MOVES = {
+    "another objective": lambda htf, problem: Objective(htf, problem, Loss()),
+    "assigned": lambda htf, problem: htf.load_state_dict({name: tensor.clone() for name, tensor in htf.state_dict().items()}, assign=True),
+    "float": lambda htf, problem: htf.float(),
+}
+
+
+@pytest.mark.parametrize("move", sorted(MOVES))
+def test_weights_that_were_moved_are_noticed(move):
+    htf, problem = make("hierarchical", "completion")
+    objective = Objective(htf, problem, Loss())
+    MOVES[move](htf, problem)
+    with pytest.raises(RuntimeError, match="the weights are no longer where the objective moved them"):
+        objective.backward()
+
+
+def test_a_copy_is_noticed():
+    objective = Objective(*make("hierarchical", "completion"), Loss())
+    with pytest.raises(RuntimeError, match="the weights are no longer where the objective moved them"):
+        copy.deepcopy(objective).backward()
+
+
+def test_what_cannot_be_an_objective():
+    _, problem = make("hierarchical", "completion")
+    tree, sizes, _ = TREES["hierarchical"]
+    for settings in ({"shared": True}, {"pooling": "max"}):
+        htf = HTF(ModeTree.perfect(4), 3, 4, dtype=torch.float64, **settings)
+        with pytest.raises(ValueError, match="an objective needs pooling by products and weights that are neither shared nor parametrized"):
+            Objective(htf, completion(torch.ones(3, 3, 3, 3), 20, torch.Generator()), Loss())
+    for other in (HTF(tree, 3, 4, dtype=torch.float64), HTF(tree, sizes, 4, outputs=2, dtype=torch.float64)):
+        with pytest.raises(ValueError, match="the problem must have the sizes of the end tensor"):
+            Objective(other, problem, Loss())
+
+
+def test_a_contraction_that_does_not_fit_is_refused_or_replaced_by_a_sweep(monkeypatch):
+    tree = ModeTree.perfect(8)
+    htf = HTF(tree, 8, 64)
+    places = torch.arange(0, 8**8, 16)
+    problem = Problem(torch.zeros(1), Entries((8,) * 8, places), torch.zeros(len(places)))
+    for free in (66, 100):  # MiB: too little for the intermediate results; for the reverse
+        monkeypatch.setattr(execute, "available_memory", lambda device, free=free: free << 20)
+        with pytest.raises(MemoryLimitError):
+            Objective(htf, problem, Loss(), "contract")
+        assert Objective(htf, problem, Loss()).way == "sweep"
 
 
 def test_the_cheaper_way_is_chosen():
