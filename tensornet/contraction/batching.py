@@ -78,10 +78,10 @@ class Layout:
 
     Example:
         >>> from tensornet import ModeTree, make_plan, make_shape
-        >>> program = make_plan(make_shape(ModeTree.perfect(4), 3, 5)).program  # four leaves, two nodes, the root's vector
-        >>> layout = Layout([115], [Place(0, start) for start in (0, 15, 30, 45, 60, 85, 110)])
+        >>> program = make_plan(make_shape(ModeTree.perfect(4), 8, 64)).program  # four leaves, two nodes, the root's vector
+        >>> layout = Layout([10304], [Place(0, start) for start in (0, 512, 1024, 1536, 2048, 6144, 10240)])
         >>> [placed.operation.result for placed in layout.placed(layout.add(program.operations))]
-        [(2, 3, 3, 5), (2, 9, 5), (9, 5), (9, 9)]
+        [(2, 8, 8, 64), (2, 64, 64), (64, 64), (64, 64)]
     """
 
     def __init__(self, buffers: Sequence[int], places: Sequence[Place]) -> None:
@@ -99,6 +99,11 @@ class Layout:
 
         Returns:
             The batches in an order in which they can be done.
+
+        Example:
+            >>> doubles = [Operation("multiply", slot, slot, (2,), (2,), (1,), (2,), (1,)) for slot in (0, 1)]
+            >>> [batch.results for batch in Layout([4], [Place(0, 0), Place(0, 2)]).add(doubles)]
+            [(2, 3)]
         """
         first = len(self.places)
         targets = targets or {}

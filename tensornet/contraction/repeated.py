@@ -49,6 +49,7 @@ class RepeatedContraction:
         ValueError: The vectors, ``needed`` or ``order`` do not fit the shape.
 
     Example:
+        >>> import torch
         >>> from tensornet import ModeTree, make_shape
         >>> weights, gradients = torch.ones(25), torch.zeros(25)
         >>> repeated = RepeatedContraction(make_shape(ModeTree.star(2), 2, 5), weights, gradients, [True] * 3)
