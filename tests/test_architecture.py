@@ -149,7 +149,7 @@ TABLE = {
     "tensornet.cli.learning": Row("completion.completer completion.fitting distributed files.runs", "rich"),
     "tensornet.cli.complete": Row(
         "checks arguments learning peers completion.completer completion.fitting completion.survey contraction.execute distributed files "
-        "files.entries files.objects files.partial files.pictures files.tables",
+        "files.entries files.objects files.partial files.pictures files.tables interrupts",
         "numpy rich torch",
     ),
     "tensornet.cli.verify": Row("arguments dynamics.theory.records dynamics.theory.statements", "rich"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import math
 import signal
@@ -33,6 +34,7 @@ from tensornet.files.entries import open_entries
 from tensornet.files.objects import save
 from tensornet.files.partial import Partial
 from tensornet.files.pictures import photograph
+from tensornet.interrupts import signals
 
 Entries = tuple[NDArray[Any], NDArray[Any]]  # indices (B, N) and values (B,)
 SHARE = 0.3  # of the photograph's pixels that are known
@@ -192,9 +194,10 @@ def run(arguments: Any, console: Console) -> int:
             console = Console(quiet=True)
             warnings.simplefilter("ignore")
         try:
-            return _complete(arguments, console, joined, place)
-        except ProcessEndedError:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which torchrun sends to the others: this one ends anyway, once it has said why
+            with signals() if joined.size > 1 else contextlib.nullcontext():
+                return _complete(arguments, console, joined, place)
+        except ProcessEndedError:  # where torchrun sends SIGTERM to the others: they end by themselves, once they have said why
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             raise
 
 
