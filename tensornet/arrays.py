@@ -1,4 +1,4 @@
-"""Arrays of all kinds as torch tensors, tensors as the vectors of SciPy's solvers, random ones, and the checks that tensors share."""
+"""Arrays of all kinds as torch tensors, tensors as the vectors of solvers and optimizers, random ones, and checks of tensors."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ TREES = {
 }
 
 
-def check(shape: Shape, seed: int) -> None:
+def assert_same(shape: Shape, seed: int) -> None:
     program = make_plan(shape, itemsize=8).program
     layout, forward, backward, end, gradients = laid_out(shape, program)
     rng = np.random.default_rng(seed)
@@ -98,14 +98,14 @@ def check(shape: Shape, seed: int) -> None:
 
 @pytest.mark.parametrize("tree", TREES.values(), ids=TREES)
 def test_batches_compute_what_the_operations_do(tree: ModeTree) -> None:
-    check(make_shape(tree, 2, 3), 0)
+    assert_same(make_shape(tree, 2, 3), 0)
 
 
 @pytest.mark.parametrize("block", range(4))
 def test_batches_of_random_trees_compute_what_the_operations_do(block: int) -> None:
     for seed in range(100 * block, 100 * block + 100):
         tree, weights = generators.random_case(seed, max_order=7, outputs=1 + seed % 2, max_mode_size=3, max_rank=2)
-        check(shape_of_weights(tree, {node: weight.shape for node, weight in weights.items()}), seed)
+        assert_same(shape_of_weights(tree, {node: weight.shape for node, weight in weights.items()}), seed)
 
 
 @pytest.mark.parametrize("order", [4, 8, 9, 16])
