@@ -43,9 +43,10 @@ def ours(training: Training) -> Callable[[], Sequence[Tensor]]:
     """The library's own step."""
 
     def run() -> Sequence[Tensor]:
-        loss = training.objective.backward().item()
+        loss = training.objective.backward()
+        loss.item()
         training.optimizer.step()
-        return (torch.tensor(loss), *(weight.grad for weight in training.parameters if weight.grad is not None))
+        return (loss, *(weight.grad for weight in training.parameters if weight.grad is not None))
 
     return run
 
@@ -61,6 +62,7 @@ def peer(training: Training, predictor: Callable[[Training, Sequence[Tensor]], C
         for weight in trained:
             weight.grad = None
         loss = torch.nn.functional.mse_loss(predict(), values)
+        loss.item()
         loss.backward()
         gradients = [weight.grad for weight in trained if weight.grad is not None]
         squares = sum(gradient.norm().item() ** 2 for gradient in gradients)
@@ -70,7 +72,7 @@ def peer(training: Training, predictor: Callable[[Training, Sequence[Tensor]], C
         with torch.no_grad():
             for weight, gradient in zip(trained, gradients):
                 weight.sub_(rate * gradient)
-        return (torch.tensor(loss.item()), *gradients)
+        return (loss.detach(), *gradients)
 
     return run
 

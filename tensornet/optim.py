@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, overload
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from tensornet.checks import real
 
@@ -93,13 +95,31 @@ class GroupRMSprop(Optimizer):
             raise ValueError(f"beta must be from 0 to below 1; got {settings['beta']}")
         super().add_param_group(param_group)
 
+    @staticmethod
+    def profile_hook_step(func: Callable[..., Any]) -> Callable[..., Any]:
+        """What torch wraps steps in to run hooks and to tell the profiler, here only where there are any: it can take as long as the step.
+
+        Example:
+            >>> GroupRMSprop.profile_hook_step(GroupRMSprop.step).__name__
+            'step'
+        """
+        wrapped = Optimizer.profile_hook_step(func)
+
+        @functools.wraps(func)
+        def step(self: GroupRMSprop, *args: Any, **kwargs: Any) -> Any:
+            hooks = self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks
+            hooks = hooks or _global_optimizer_pre_hooks or _global_optimizer_post_hooks
+            watched = hooks or torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
+            return (wrapped if watched else func)(self, *args, **kwargs)
+
+        return step
+
     @overload
     def step(self, closure: None = None) -> None: ...
 
     @overload
     def step(self, closure: Callable[[], float]) -> float: ...
 
-    @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Moves all parameters by one step; returns what ``closure`` returns, if there is one.
 
@@ -123,24 +143,25 @@ class GroupRMSprop(Optimizer):
         for group in self.param_groups:
             moved = [parameter for parameter in group["params"] if parameter.grad is not None]
             if moved:
-                _move(group, moved, [parameter.grad for parameter in moved])
+                _move(group, [parameter.detach() for parameter in moved], [parameter.grad.detach() for parameter in moved])
         return loss
 
 
 def _move(group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor]) -> None:
     if any(gradient.layout != torch.strided for gradient in gradients):
         raise ValueError("GroupRMSprop needs dense gradients; got a sparse one")
-    device = parameters[0].device
-    for name in ("gamma", "count"):
-        kept = group[name]
-        group[name] = torch.zeros((), dtype=torch.float64, device=device) if kept is None else kept.to(device)
+    gamma, count, device = group["gamma"], group["count"], parameters[0].device
+    if gamma is None or gamma.device != device:
+        gamma, count = (torch.zeros((), dtype=torch.float64) if kept is None else kept for kept in (gamma, count))
+        gamma, count = group["gamma"], group["count"] = gamma.to(device), count.to(device)
     settings = {"lr": group["lr"], "beta": group["beta"], "eps": group["eps"]}
-    gamma, count = group["gamma"], group["count"]
-    if all(parameter.device.type == "cpu" for parameter in parameters):  # where a number costs less than a tensor of one
-        count.fill_(count.item() + 1)
-        average, step = adaptive_step(gamma.item(), _squared_norm_on_cpu(gradients), count.item(), **settings)
+    if all(parameter.is_cpu for parameter in parameters):  # where a number costs less than a tensor of one
+        steps = count.item() + 1
+        average, step = adaptive_step(gamma.item(), _squared_norm_on_cpu(gradients), steps, **settings)
+        count.fill_(steps)
         gamma.fill_(average)
-        torch._foreach_add_(parameters, gradients, alpha=-float(step))
+        for parameter, gradient in zip(parameters, gradients):
+            parameter.add_(gradient, alpha=-float(step))
         return
     count.add_(1)
     average, step = adaptive_step(gamma, _squared_norm(gradients, device), count, **settings)
@@ -154,7 +175,8 @@ def _squared_norm(gradients: list[Tensor], device: torch.device) -> Tensor:
 
     In the gradients' own precision, squares may leave the range, and an infinite average would stop all steps to come.
     """
-    norms = torch._foreach_norm(_parts(gradients), 2, torch.float64)
+    parts = [torch.view_as_real(gradient) if gradient.is_complex() else gradient for gradient in gradients]
+    norms = torch._foreach_norm(parts, 2, torch.float64)
     return torch.stack([norm.to(device) for norm in norms]).square().sum()
 
 
@@ -164,13 +186,9 @@ def _squared_norm_on_cpu(gradients: list[Tensor]) -> float:
     It converts whole tensors for double precision, which takes several times as long as the norm: there that is the second choice, for
     norms near the ends of the range.
     """
-    parts = [part.reshape(-1) for part in _parts(gradients)]
-    if all(part.dtype in _ACCURATE for part in parts):
+    if all(gradient.dtype in _ACCURATE for gradient in gradients):
+        parts = [gradient if gradient.dim() == 1 else gradient.reshape(-1) for gradient in gradients]
         squares = sum(torch.dot(part, part).item() for part in parts)
         if _SAFE[0] < squares < _SAFE[1]:
             return squares
-    return _squared_norm(gradients, parts[0].device).item()
-
-
-def _parts(gradients: list[Tensor]) -> list[Tensor]:
-    return [torch.view_as_real(gradient) if gradient.is_complex() else gradient for gradient in gradients]
+    return _squared_norm(gradients, gradients[0].device).item()

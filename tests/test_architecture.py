@@ -30,6 +30,8 @@ TABLE = {
     # arguments
     "tensornet.checks": Row(),
     "tensornet.arrays": Row("checks", "numpy torch"),
+    # machine code
+    "tensornet.compiled": Row(packages="torch", lazy="numba"),
     # processes
     "tensornet.distributed": Row("checks", "torch"),
     "tensornet.interrupts": Row(),
@@ -49,7 +51,8 @@ TABLE = {
     "tensornet.contraction.programs": Row("adjoint kernels lowering plan", "torch"),
     "tensornet.contraction.batching": Row("lowering"),
     "tensornet.contraction.execute": Row("costs network plan programs shape", "psutil torch"),
-    "tensornet.contraction.repeated": Row("adjoint batching checks execute kernels lowering network plan shape", "torch"),
+    "tensornet.contraction.nests": Row("compiled lowering", "torch"),
+    "tensornet.contraction.repeated": Row("adjoint batching checks execute kernels lowering nests network plan shape", "torch"),
     # evaluation without the end tensor: shares nothing with what is above
     "tensornet.evaluation": Row(),
     "tensornet.evaluation.folding": Row("shape", "numpy torch"),
@@ -121,9 +124,10 @@ TABLE = {
     "tensornet.dynamics.theory.statements": Row("checks cases evolution minimal_ranks network ranks records"),
     "tensornet.dynamics.losses": Row(packages="torch"),
     "tensornet.dynamics.observations": Row(packages="torch"),
+    "tensornet.dynamics.masked": Row("compiled losses observations", "torch"),
     "tensornet.dynamics.problems": Row("arrays checks observations htf tree", "torch"),
     "tensornet.dynamics.objective": Row(
-        "arrays evaluation.circuit contraction.costs losses observations problems contraction.execute htf contraction.network "
+        "arrays evaluation.circuit contraction.costs losses masked observations problems contraction.execute htf contraction.network "
         "evaluation.observed contraction.plan contraction.repeated",
         "torch",
     ),
@@ -266,7 +270,17 @@ TABLE = {
     "cnn_reg.cli": Row("cli.arguments cli.commands data figure locality report runs sweep train"),
     "cnn_reg.__main__": Row("cli"),
 }
-SLOW = ("matplotlib", "tensorly", "sklearn", "PIL", "pyarrow", "rich", "pandas", "torchvision")  # never loaded by `import tensornet`
+SLOW = (
+    "matplotlib",
+    "tensorly",
+    "sklearn",
+    "PIL",
+    "pyarrow",
+    "rich",
+    "pandas",
+    "torchvision",
+    "numba",
+)  # never loaded by `import tensornet`
 
 
 class Import(NamedTuple):

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from tensornet.files.storage import read_nested, write_nested
 from tensornet.htf import HTF
@@ -244,3 +245,39 @@ def test_no_gradient_at_first_and_no_eps_is_no_step():
     optimizer.step()
     assert weight.isfinite().all()
     assert weight.tolist() != [3, 4]
+
+
+def test_hooks_and_the_profiler_see_steps():
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = GroupRMSprop([weight], lr=0.1)
+    seen = []
+    before = optimizer.register_step_pre_hook(lambda *_: seen.append(("before", weight[0].item())))
+    after = optimizer.register_step_post_hook(lambda *_: seen.append(("after", weight[0].item())))
+    everywhere = register_optimizer_step_post_hook(lambda *_: seen.append("everywhere"))
+    weight.grad = torch.ones(2)
+    optimizer.step()
+    assert [name for name, _ in seen[:2]] == ["before", "after"]
+    assert seen[0][1] == 1.0 > seen[1][1]
+    assert seen[2] == "everywhere"
+    before.remove()
+    after.remove()
+    optimizer.step()
+    assert seen[3:] == ["everywhere"]
+    everywhere.remove()
+    optimizer.step()
+    assert len(seen) == 4
+    with torch.profiler.profile() as profile:
+        optimizer.step()
+    assert "Optimizer.step#GroupRMSprop.step" in {event.key for event in profile.key_averages()}
+
+
+def test_a_step_records_nothing_for_automatic_differentiation():
+    weight = torch.nn.Parameter(torch.ones(2, 3))
+    optimizer = GroupRMSprop([weight], lr=0.1)
+    (gradient,) = torch.autograd.grad(weight.pow(3).sum(), weight, create_graph=True)
+    weight.grad = gradient
+    version = weight._version
+    optimizer.step()
+    assert weight.is_leaf
+    assert not optimizer.param_groups[0]["gamma"].requires_grad
+    assert weight._version > version  # what was computed from it before cannot be differentiated by mistake

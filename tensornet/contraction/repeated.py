@@ -19,6 +19,7 @@ from tensornet.contraction.batching import Layout, Place, Placed, reuse
 from tensornet.contraction.execute import need_memory, plan_contraction
 from tensornet.contraction.kernels import empty, factors, kernel
 from tensornet.contraction.lowering import Sizes
+from tensornet.contraction.nests import nest
 from tensornet.contraction.network import Request
 from tensornet.contraction.plan import MemoryLimitError, memory
 from tensornet.shape import Shape
@@ -141,7 +142,7 @@ def _checked(shape: Shape, weights: Tensor, gradients: Tensor, needed: Sequence[
     return [starts[node] for node in range(len(sizes))]
 
 
-def _call(placed: Placed, buffers: Sequence[Tensor]) -> Callable[[], Tensor]:
+def _call(placed: Placed, buffers: Sequence[Tensor]) -> Callable[[], object]:
     """One operation on views of buffers."""
     operation = placed.operation
 
@@ -152,4 +153,6 @@ def _call(placed: Placed, buffers: Sequence[Tensor]) -> Callable[[], Tensor]:
     left = view(operation.left, placed.left, *left_factor)
     right = left if operation.kind == "copy" else view(operation.right, placed.right, *right_factor)
     out = view(placed.result.buffer, placed.result.offset, operation.result, placed.strides)
+    if operation.kind == "multiply" and (call := nest(operation, placed.strides, left, right, out)):
+        return call
     return partial(kernel(operation, left.dtype, cpu=left.device.type == "cpu"), left, right, out)

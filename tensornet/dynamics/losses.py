@@ -10,22 +10,23 @@ import torch
 from torch import Tensor
 
 
-def _square(residual: Tensor, delta: float, share: float) -> tuple[Tensor, Tensor]:
+def _square(residual: Tensor, delta: float, share: float, out: Tensor | None) -> tuple[Tensor, Tensor]:
     del delta
-    return torch.dot(residual, residual) * share, residual * (2 * share)
+    return torch.dot(residual, residual).mul_(share), torch.mul(residual, 2 * share, out=out)
 
 
-def _absolute(residual: Tensor, delta: float, share: float) -> tuple[Tensor, Tensor]:
+def _absolute(residual: Tensor, delta: float, share: float, out: Tensor | None) -> tuple[Tensor, Tensor]:
     del delta
-    return residual.abs().sum() * share, residual.sign() * share
+    return residual.abs().sum() * share, torch.mul(residual.sign(), share, out=out)
 
 
-def _huber(residual: Tensor, delta: float, share: float) -> tuple[Tensor, Tensor]:
+def _huber(residual: Tensor, delta: float, share: float, out: Tensor | None) -> tuple[Tensor, Tensor]:
     slope = residual.clamp(-delta, delta)
-    return torch.dot(slope, residual - slope / 2) * share, slope * share
+    return torch.dot(slope, residual - slope / 2) * share, torch.mul(slope, share, out=out)
 
 
-LOSSES: Mapping[str, Callable[[Tensor, float, float], tuple[Tensor, Tensor]]] = {"l2": _square, "l1": _absolute, "huber": _huber}
+_Formula = Callable[[Tensor, float, float, Tensor | None], tuple[Tensor, Tensor]]
+LOSSES: Mapping[str, _Formula] = {"l2": _square, "l1": _absolute, "huber": _huber}
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,21 @@ class Loss:
         if not self.delta > 0:
             raise ValueError(f"delta must be above 0; got {self.delta}")
 
-    def __call__(self, residual: Tensor, samples: int | None = None) -> tuple[Tensor, Tensor]:
-        """The loss, and its derivative by every residual.
+    def __call__(self, residual: Tensor, samples: int | None = None, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The loss, and its derivative by every residual, which is zero where the residual is.
 
         Args:
             residual: All residuals, and zeros for what is not observed.
             samples: How many of them are observed; all by default.
+            out: Where to write the derivative.
         """
-        count = len(residual) if samples is None else samples
-        return LOSSES[self.name](residual, self.delta, (1 / count if count else math.nan) if self.mean else 1.0)
+        return LOSSES[self.name](residual, self.delta, self.share(len(residual) if samples is None else samples), out)
+
+    def share(self, samples: int) -> float:
+        """The factor of every sample's loss.
+
+        Example:
+            >>> Loss().share(4), Loss(mean=False).share(4)
+            (0.25, 1.0)
+        """
+        return (1 / samples if samples else math.nan) if self.mean else 1.0

@@ -15,7 +15,8 @@ from tensornet.contraction.network import Request
 from tensornet.contraction.plan import MemoryLimitError
 from tensornet.contraction.repeated import RepeatedContraction
 from tensornet.dynamics.losses import Loss
-from tensornet.dynamics.observations import Entries, MaskedEntries, Observations
+from tensornet.dynamics.masked import MaskedLoss
+from tensornet.dynamics.observations import Entries
 from tensornet.dynamics.problems import Problem
 from tensornet.evaluation.circuit import PRODUCT
 from tensornet.evaluation.observed import observe
@@ -81,13 +82,13 @@ class Objective:
                 if way is not None:
                     raise
                 self.way = "sweep"
-        self._observations: Observations | MaskedEntries
+        self._masked: MaskedLoss | None = None
         self._observe(problem)
         entries = problem.observations
         if self.way == "sweep" or not isinstance(entries, Entries) or len(entries) * _MANY < self._repeated.end.numel():
             return
         if not entries.repeated:
-            self._observations, self._values = MaskedEntries(entries, gradient), entries.adjoint(problem.values).view(-1)
+            self._masked = MaskedLoss(loss, entries, problem.values, self._repeated.end, self._repeated.end_gradient)
 
     def _move(self, weights: list[Tensor], order: list[int]) -> tuple[Tensor, Tensor]:
         """The vectors of all weights and of their gradients, in this order of the nodes."""
@@ -95,15 +96,14 @@ class Objective:
         gradient = torch.zeros_like(memory)
         sizes = [weights[node].numel() for node in order]
         parts = {node: pair for node, *pair in zip(order, memory.split(sizes), gradient.split(sizes))}
-        self._parts = [[part.view_as(weight) for part in parts[node]] for node, weight in enumerate(weights)]
-        self._trained = [(weight, slope) for weight, (_, slope) in zip(weights, self._parts) if weight.requires_grad]
+        self._places = [weight.data_ptr() for weight in weights]
+        slopes = [parts[node][1].view_as(weight) for node, weight in enumerate(weights)]
+        self._trained = [(weight, slope) for weight, slope in zip(weights, slopes) if weight.requires_grad]
         return memory, gradient
 
     def _observe(self, problem: Problem) -> None:
         """Prepares what is observed of predictions."""
         self.problem = problem
-        self._observations = problem.observations
-        self._values = problem.values
         if self.way == "sweep" and isinstance(problem.observations, Entries):
             self._observed = observe(self.htf.shape, problem.observations.indices, self.vector.device)
 
@@ -117,7 +117,7 @@ class Objective:
             >>> Objective.backward.__name__
             'backward'
         """
-        if not all(weight.is_set_to(part) for weight, (part, _) in zip(self.htf.weight_list(), self._parts)):
+        if [weight.data_ptr() for weight in self.htf.weight_list()] != self._places:
             raise RuntimeError("the weights are no longer where the objective moved them; make a new one, and an optimizer of its vector")
         for weight, slope in self._trained:
             weight.grad = slope
@@ -125,9 +125,12 @@ class Objective:
         return self._contracting() if self.way == "contract" else self._sweeping()
 
     def _contracting(self) -> Tensor:
-        residual = self._observations.of(self._repeated.contract()).sub_(self._values)
-        value, slope = self.loss(residual, len(self._observations))
-        self._observations.adjoint(slope, out=self._repeated.end_gradient)
+        end = self._repeated.contract()
+        if self._masked is not None:
+            value = self._masked()
+        else:
+            value, slope = self.loss(self.problem.observations.of(end).sub_(self.problem.values))
+            self.problem.observations.adjoint(slope, out=self._repeated.end_gradient)
         self._repeated.pull_back()
         return value
 
@@ -152,6 +155,7 @@ class Objective:
             'chosen'
         """
         part = copy.copy(self)
+        part._masked = None
         part._observe(Problem(self.problem.truth, self.problem.observations.chosen(rows), self.problem.values[rows]))
         return part
 

@@ -89,49 +89,6 @@ class Entries:
         return Entries(self.sizes, self.places.to(like.device))
 
 
-class MaskedEntries:
-    """Observed entries among all entries, with zeros at the others: what takes less time than to pick them out where they are many.
-
-    The others are multiplied by zero: one that is not finite makes a NaN, and no loss is finite then.
-
-    Args:
-        entries: The entries, each once.
-        like: A tensor of the dtype and on the device of those that are observed.
-
-    Example:
-        >>> masked = MaskedEntries(Entries((2, 2), torch.tensor([0, 3])), torch.ones(1))
-        >>> masked.of(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
-        tensor([1., 0., 0., 4.])
-        >>> len(masked)
-        2
-    """
-
-    def __init__(self, entries: Entries, like: Tensor) -> None:
-        self._count = len(entries)
-        self._mask = entries.adjoint(like.new_ones(len(entries)))
-
-    def __len__(self) -> int:
-        return self._count
-
-    def of(self, tensor: Tensor) -> Tensor:
-        """The tensor, flattened, with zeros at what is not observed.
-
-        Example:
-            >>> MaskedEntries(Entries((3,), torch.tensor([2])), torch.ones(1)).of(torch.tensor([1.0, 2.0, 3.0]))
-            tensor([0., 0., 3.])
-        """
-        return torch.mul(tensor, self._mask).view(-1)
-
-    def adjoint(self, values: Tensor, out: Tensor | None = None) -> Tensor:
-        """The same of a flattened tensor, in its shape, in ``out`` if it is given.
-
-        Example:
-            >>> MaskedEntries(Entries((3,), torch.tensor([2])), torch.ones(1)).adjoint(torch.ones(3))
-            tensor([0., 0., 1.])
-        """
-        return torch.mul(values.view(self._mask.shape), self._mask, out=out)
-
-
 class Measurements:
     """Inner products with rank-one tensors ``x_1 o ... o x_N``.
 

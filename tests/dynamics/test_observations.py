@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tensornet.dynamics.observations import Entries, MaskedEntries, Measurements
+from tensornet.dynamics.observations import Entries, Measurements
 
 SIZES = (3, 2, 4, 5)
 
@@ -51,19 +51,6 @@ def test_chosen_ones(kind):
 def test_repeated_entries_of_a_batch_add_up():
     entries = Entries((2, 2), torch.tensor([0, 3])).chosen(torch.tensor([1, 1, 0]))
     assert entries.adjoint(torch.tensor([1.0, 2.0, 4.0])).tolist() == [[4.0, 0.0], [0.0, 3.0]]
-
-
-def test_a_mask_keeps_what_is_observed():
-    entries = make("entries")
-    masked = MaskedEntries(entries, torch.ones((), dtype=torch.float64))
-    tensor = torch.randn(SIZES, dtype=torch.float64)
-    assert len(masked) == 17
-    expected = entries.adjoint(entries.of(tensor))
-    assert torch.equal(masked.of(tensor), expected.view(-1))
-    out = torch.full(SIZES, float("nan"), dtype=torch.float64)
-    assert torch.equal(masked.adjoint(tensor.view(-1), out=out), expected)
-    assert torch.equal(out, expected)
-    assert torch.equal(masked.adjoint(tensor.view(-1)), expected)
 
 
 def test_entries_that_are_observed_again():
