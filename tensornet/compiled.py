@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Callable
 from functools import cache, partial
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -17,13 +19,14 @@ _REAL = (torch.float32, torch.float64)
 
 
 def compilable(tensor: Tensor) -> bool:
-    """Whether compiled loops can read a tensor: real numbers of 32 or 64 bits in the CPU's memory.
+    """Whether compiled loops can read a tensor: real numbers of 32 or 64 bits in the CPU's memory, unless numba is told not to compile.
 
     Example:
         >>> compilable(torch.ones(2)), compilable(torch.ones(2, dtype=torch.bfloat16))
         (True, False)
     """
-    return tensor.device.type == "cpu" and tensor.dtype in _REAL
+    plain = type(tensor) in (Tensor, torch.nn.Parameter)  # others need not have memory
+    return plain and tensor.device.type == "cpu" and tensor.dtype in _REAL and os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
 
 
 class CompiledCall:
@@ -31,7 +34,8 @@ class CompiledCall:
 
     Args:
         loops: A function in numba's part of Python that returns nothing. It reads a tensor as ``tensor[place]``, from its first number on,
-            whatever its strides, and nothing checks that the place is inside. Sums may be done in another order than is written.
+            whatever its strides, and nothing checks that the place is inside. Sums may be done in another order than is written. Torch does
+            not learn what was overwritten: :func:`torch.autograd.graph.increment_version` tells it.
         arguments: Its arguments: tensors of 32-bit or 64-bit real numbers, or of 64-bit integers, in the CPU's memory, and numbers.
 
     Example:
@@ -72,10 +76,10 @@ def _machine_code(loops: Callable[..., None], *kinds: str) -> Callable[..., None
 
     plain = [getattr(types, kind.rstrip("*")) for kind in kinds]
     signature = types.void(*(types.CPointer(own) if "*" in kind else own for own, kind in zip(plain, kinds)))  # type: ignore[no-untyped-call]
-    flags = {"contract", "reassoc"}
+    flags = {"contract", "reassoc"}  # what was compiled with others is not compiled anew by itself
     try:
         code: Any = cfunc(signature, cache=True, fastmath=flags)(loops)
-    except RuntimeError:  # no folder to keep it
+    except (RuntimeError, OSError, EOFError, UnpicklingError):  # no folder to keep it, no space there, or files that were cut off
         code = cfunc(signature, fastmath=flags)(loops)
     numbers: dict[str, Any] = {"int64": ctypes.c_int64, "float64": ctypes.c_double}
     function: Any = ctypes.CFUNCTYPE(None, *(numbers.get(kind, ctypes.c_void_p) for kind in kinds))(code.address)

@@ -97,7 +97,9 @@ class GroupRMSprop(Optimizer):
 
     @staticmethod
     def profile_hook_step(func: Callable[..., Any]) -> Callable[..., Any]:
-        """What torch wraps steps in to run hooks and to tell the profiler, here only where there are any: it can take as long as the step.
+        """Wraps :meth:`step` as torch does, to run hooks and to tell the profiler; where there are none, torch's wrapper is left out.
+
+        It can take as long as the step. Observers that are no profiler, as :class:`torch.profiler.ExecutionTraceObserver`, see no step.
 
         Example:
             >>> GroupRMSprop.profile_hook_step(GroupRMSprop.step).__name__
@@ -110,7 +112,8 @@ class GroupRMSprop(Optimizer):
             hooks = self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks
             hooks = hooks or _global_optimizer_pre_hooks or _global_optimizer_post_hooks
             watched = hooks or torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
-            return (wrapped if watched else func)(self, *args, **kwargs)
+            closure = args or kwargs  # which may do anything
+            return (wrapped if watched or closure else func)(self, *args, **kwargs)
 
         return step
 

@@ -7,6 +7,7 @@ import copy
 import numba
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tensornet.compiled import CompiledCall, compilable
 
@@ -40,14 +41,15 @@ def test_a_copy_is_of_copied_memory():
     assert other.tolist() == [1.0, 2.0, 1.0]
 
 
-def test_without_a_folder_for_machine_code(monkeypatch):
+@pytest.mark.parametrize("error", [RuntimeError("no locator available"), OSError("no space left"), EOFError("ran out of input")])
+def test_without_a_folder_for_machine_code(error, monkeypatch):
     real = numba.cfunc
     asked = []
 
     def cfunc(*args, cache=False, **options):
         asked.append(cache)
         if cache:
-            raise RuntimeError("cannot cache function: no locator available")
+            raise error
         return real(*args, **options)
 
     def halve(numbers, size):
@@ -61,7 +63,23 @@ def test_without_a_folder_for_machine_code(monkeypatch):
     assert asked == [True, False]
 
 
+def test_what_is_wrong_with_loops_is_said():
+    def loops(numbers):
+        numbers[0] = numbers.nothing
+
+    with pytest.raises(numba.core.errors.TypingError, match="nothing"):
+        CompiledCall(loops, torch.ones(1))
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.complex64, torch.int32])
 def test_other_numbers_are_not_for_it(dtype):
     assert not compilable(torch.ones(2, dtype=dtype))
     assert not compilable(torch.ones(2, device="meta"))
+
+
+def test_tensors_without_memory_and_processes_that_compile_nothing_are_not_for_it(monkeypatch):
+    with FakeTensorMode():
+        assert not compilable(torch.ones(2))
+    assert compilable(torch.nn.Parameter(torch.ones(2)))
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    assert not compilable(torch.ones(2))

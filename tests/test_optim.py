@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from tensornet.files.storage import read_nested, write_nested
 from tensornet.htf import HTF
@@ -247,37 +247,61 @@ def test_no_gradient_at_first_and_no_eps_is_no_step():
     assert weight.tolist() != [3, 4]
 
 
-def test_hooks_and_the_profiler_see_steps():
+def test_hooks_of_every_kind_are_run():
+    weight = torch.nn.Parameter(torch.ones(2))
+    weight.grad = torch.ones(2)
+    optimizer = GroupRMSprop([weight], lr=0.125, eps=0.0)
+    registers = {
+        "before all": register_optimizer_step_pre_hook,
+        "before": optimizer.register_step_pre_hook,
+        "after": optimizer.register_step_post_hook,
+        "after all": register_optimizer_step_post_hook,
+    }
+    for number, (name, register) in enumerate(registers.items()):
+        seen = []
+        hook = register(lambda *_, name=name, seen=seen: seen.append((name, weight[0].item())))
+        start = weight[0].item()
+        optimizer.step()
+        assert seen == [(name, start if number < 2 else weight[0].item())]
+        hook.remove()
+        optimizer.step()
+        assert len(seen) == 1
+
+
+def test_a_hook_that_a_closure_registers_is_run():
     weight = torch.nn.Parameter(torch.ones(2))
     optimizer = GroupRMSprop([weight], lr=0.1)
     seen = []
-    before = optimizer.register_step_pre_hook(lambda *_: seen.append(("before", weight[0].item())))
-    after = optimizer.register_step_post_hook(lambda *_: seen.append(("after", weight[0].item())))
-    everywhere = register_optimizer_step_post_hook(lambda *_: seen.append("everywhere"))
+
+    def closure():
+        optimizer.register_step_post_hook(lambda *_: seen.append("after"))
+        weight.grad = torch.ones(2)
+        return 0.0
+
+    optimizer.step(closure)
+    assert seen == ["after"]
+
+
+def test_the_profiler_sees_steps():
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = GroupRMSprop([weight], lr=0.1)
     weight.grad = torch.ones(2)
-    optimizer.step()
-    assert [name for name, _ in seen[:2]] == ["before", "after"]
-    assert seen[0][1] == 1.0 > seen[1][1]
-    assert seen[2] == "everywhere"
-    before.remove()
-    after.remove()
-    optimizer.step()
-    assert seen[3:] == ["everywhere"]
-    everywhere.remove()
-    optimizer.step()
-    assert len(seen) == 4
     with torch.profiler.profile() as profile:
         optimizer.step()
     assert "Optimizer.step#GroupRMSprop.step" in {event.key for event in profile.key_averages()}
 
 
-def test_a_step_records_nothing_for_automatic_differentiation():
-    weight = torch.nn.Parameter(torch.ones(2, 3))
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_step_records_nothing_for_automatic_differentiation(device):
+    weight = torch.nn.Parameter(torch.ones(2, 3, device=device))
     optimizer = GroupRMSprop([weight], lr=0.1)
-    (gradient,) = torch.autograd.grad(weight.pow(3).sum(), weight, create_graph=True)
-    weight.grad = gradient
+    for name in ("gamma", "count"):
+        optimizer.param_groups[0][name] = torch.zeros((), dtype=torch.float64)  # comes to the parameters' device
+    (weight.grad,) = torch.autograd.grad(weight.pow(3).sum(), weight, create_graph=True)
     version = weight._version
     optimizer.step()
     assert weight.is_leaf
-    assert not optimizer.param_groups[0]["gamma"].requires_grad
+    for name in ("gamma", "count"):
+        assert optimizer.param_groups[0][name].device.type == device
+        assert not optimizer.param_groups[0][name].requires_grad
     assert weight._version > version  # what was computed from it before cannot be differentiated by mistake

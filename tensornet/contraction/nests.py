@@ -13,6 +13,7 @@ from tensornet.compiled import SMALL, CompiledCall, compilable
 from tensornet.contraction.lowering import Operation, Sizes
 
 _SMALL_COPIES = 1 << 15  # of results as large as the loops, which two threads write in less time
+_MOST_TERMS = 512  # of a sum, which is added up in the numbers' own precision
 _KEPT, _SUMMED = 3, 2  # axes of the loops besides the innermost one
 
 Axis = tuple[int, int, int, int]  # size, and strides of the left factor, the right one and the result
@@ -21,8 +22,8 @@ Axis = tuple[int, int, int, int]  # size, and strides of the left factor, the ri
 def nest(operation: Operation, strides: Sizes, left: Tensor, right: Tensor, out: Tensor) -> CompiledCall | None:
     """The elementwise product of two tensors, summed as the operation says, as a function that writes it to ``out``.
 
-    ``None`` where compiled loops cannot do it, or are of no use: for large tensors, other than real numbers on the CPU, many axes, and
-    where no axis of the result is contiguous in all three tensors.
+    ``None`` where compiled loops cannot do it, or are of no use: for empty or large tensors, other than real numbers on the CPU, many axes,
+    sums of many terms, and where no axis of the result is contiguous in all three tensors.
 
     Args:
         operation: An operation of the kind ``"multiply"``.
@@ -38,8 +39,10 @@ def nest(operation: Operation, strides: Sizes, left: Tensor, right: Tensor, out:
         >>> out
         tensor([3., 5., 7.])
     """
-    count = math.prod(map(max, operation.left_view, operation.right_view))
-    if not compilable(left) or count > (SMALL if operation.summed else _SMALL_COPIES):
+    sizes = [0 if 0 in pair else max(pair) for pair in zip(operation.left_view, operation.right_view)]
+    terms = math.prod(sizes[axis] for axis in operation.summed)
+    largest = SMALL if operation.summed else _SMALL_COPIES
+    if not compilable(left) or not 0 < math.prod(sizes) <= largest or terms > _MOST_TERMS:
         return None
     axes = _axes(operation, strides)
     if axes is None:

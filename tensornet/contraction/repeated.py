@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from tensornet.checks import short
 from tensornet.contraction.adjoint import reverse
@@ -86,7 +87,8 @@ class RepeatedContraction:
         own = [size for number, (size, taken) in enumerate(zip(layout.buffers, memories)) if number >= _INCOMING and number == taken]
         turned = bool(program.permutation)  # the program stores the end tensor's axes in another order
         need_memory((sum(own) + 2 * turned * layout.buffers[_INCOMING]) * weights.itemsize, weights.device)
-        buffers = [weights.detach(), gradients.detach()]
+        self._gradients = gradients.detach()
+        buffers = [weights.detach(), self._gradients]
         for number in range(_INCOMING, len(memories)):
             buffers.append(empty((layout.buffers[number],), weights) if memories[number] == number else buffers[memories[number]])
         self._forward = [_call(placed, buffers) for placed in forward]
@@ -108,6 +110,7 @@ class RepeatedContraction:
         """
         for call in self._forward:
             call()
+        increment_version(self.end)
         self._is_contracted = True
         return self.end
 
@@ -126,6 +129,7 @@ class RepeatedContraction:
         self._is_contracted = False
         for call in self._backward:
             call()
+        increment_version(self._gradients)
 
 
 def _checked(shape: Shape, weights: Tensor, gradients: Tensor, needed: Sequence[bool], order: Sequence[int]) -> list[int]:

@@ -6,10 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from tensornet.compiled import SMALL, CompiledCall, compilable
-from tensornet.dynamics.losses import LOSSES, Loss
+from tensornet.dynamics.losses import Loss
 from tensornet.dynamics.observations import Entries
+
+_CODES = {"l2": 0, "l1": 1, "huber": 2}  # of compiled losses
 
 
 class MaskedLoss:
@@ -39,9 +42,10 @@ class MaskedLoss:
         self._mask = entries.adjoint(torch.ones_like(values)).view(-1)
         self._negative = entries.adjoint(values.neg()).view(-1)
         self._compiled: CompiledCall | None = None
-        if compilable(tensor) and tensor.numel() <= SMALL:
+        plain = type(loss) is Loss and loss.name in _CODES and values.dtype == tensor.dtype
+        if plain and compilable(tensor) and tensor.numel() <= SMALL:
             self._total = values.new_empty(())
-            settings = (tensor.numel(), list(LOSSES).index(loss.name), float(loss.delta), loss.share(self._count))
+            settings = (tensor.numel(), _CODES[loss.name], float(loss.delta), loss.share(self._count))
             memory = (self._tensor, self._mask, self._negative, self._slope, self._total)
             self._compiled = CompiledCall(masked_loss, *memory, *settings)
 
@@ -49,13 +53,14 @@ class MaskedLoss:
         """The loss, a tensor without axes; its derivative is written to where it was to be."""
         if self._compiled is not None:
             self._compiled()
+            increment_version(self._slope)
             return self._total.clone()
         residual = torch.addcmul(self._negative, self._tensor, self._mask)
         return self._loss(residual, self._count, out=self._slope)[0]
 
 
 def masked_loss(tensor: Any, mask: Any, negative: Any, slope: Any, total: Any, size: int, loss: int, delta: float, share: float) -> None:
-    """The same in one pass, summed in double precision.
+    """The same in one pass, in double precision.
 
     Args:
         tensor: All entries.
@@ -64,7 +69,7 @@ def masked_loss(tensor: Any, mask: Any, negative: Any, slope: Any, total: Any, s
         slope: Where the derivative is written.
         total: Where the loss is written.
         size: Number of entries.
-        loss: Which of :data:`tensornet.dynamics.losses.LOSSES`.
+        loss: Which loss: 0 for squares, 1 for magnitudes, 2 for Huber's.
         delta: Of Huber's loss.
         share: Factor of every entry's loss.
 
@@ -77,17 +82,17 @@ def masked_loss(tensor: Any, mask: Any, negative: Any, slope: Any, total: Any, s
     found = 0.0
     if loss == 0:
         for place in range(size):
-            residual = negative[place] + tensor[place] * mask[place]
+            residual = 1.0 * (negative[place] + tensor[place] * mask[place])  # in double precision from here on
             slope[place] = residual * (2 * share)
             found += residual * residual
     elif loss == 1:
         for place in range(size):
-            residual = negative[place] + tensor[place] * mask[place]
+            residual = 1.0 * (negative[place] + tensor[place] * mask[place])
             slope[place] = share * ((residual > 0) - (residual < 0))
             found += abs(residual)
     else:
         for place in range(size):
-            residual = negative[place] + tensor[place] * mask[place]
+            residual = 1.0 * (negative[place] + tensor[place] * mask[place])
             near = min(max(residual, -delta), delta)
             slope[place] = near * share
             found += near * (residual - near / 2)

@@ -96,7 +96,7 @@ class Objective:
         gradient = torch.zeros_like(memory)
         sizes = [weights[node].numel() for node in order]
         parts = {node: pair for node, *pair in zip(order, memory.split(sizes), gradient.split(sizes))}
-        self._places = [weight.data_ptr() for weight in weights]
+        self._places = [weight.detach() for weight in weights]
         slopes = [parts[node][1].view_as(weight) for node, weight in enumerate(weights)]
         self._trained = [(weight, slope) for weight, slope in zip(weights, slopes) if weight.requires_grad]
         return memory, gradient
@@ -117,7 +117,7 @@ class Objective:
             >>> Objective.backward.__name__
             'backward'
         """
-        if [weight.data_ptr() for weight in self.htf.weight_list()] != self._places:
+        if not all(weight.is_set_to(place) for weight, place in zip(self.htf.weight_list(), self._places)):
             raise RuntimeError("the weights are no longer where the objective moved them; make a new one, and an optimizer of its vector")
         for weight, slope in self._trained:
             weight.grad = slope

@@ -94,6 +94,10 @@ OTHERS = {
     "no contiguous axis": {"sizes": (3, 4), "right_broadcast": (1,)},
     "a contiguous axis that is summed": {"sizes": (3, 4), "summed": (1,)},
     "turned": {"sizes": (3, 4), "right_order": (1, 0)},
+    "nothing": {"sizes": (0, 4)},
+    "a sum of nothing": {"sizes": (0, 4), "summed": (0,)},
+    "nothing beside a broadcast axis": {"sizes": (0, 3), "right_broadcast": (0,)},
+    "a sum of many terms": {"sizes": (513, 2), "summed": (0,)},
     "many axes": {"sizes": (2, 2, 2, 2, 2), "left_broadcast": (0, 2), "right_broadcast": (1, 3)},
 }
 

@@ -74,6 +74,22 @@ def test_gradients_in_other_memory(way: str, monkeypatch: pytest.MonkeyPatch) ->
         assert close(found, wanted)
 
 
+@pytest.mark.parametrize("kept", range(4))
+def test_what_was_overwritten_cannot_be_differentiated_by_mistake(kept: int) -> None:
+    shape = make_shape(ModeTree.star(3), 3, 5)
+    vector = torch.randn(50, dtype=torch.float64)
+    gradients = torch.zeros_like(vector)
+    repeated = RepeatedContraction(shape, vector, gradients, [node == kept for node in range(4)])
+    factor = torch.ones((), dtype=torch.float64, requires_grad=True)
+    of_end, of_gradients = (factor * repeated.contract()).sum(), (factor * gradients).sum()
+    repeated.contract()
+    repeated.end_gradient.normal_()
+    repeated.pull_back()
+    for result in (of_end, of_gradients):
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            result.backward()
+
+
 def test_gradients_that_nobody_wants_are_left_as_they_are() -> None:
     shape = make_shape(ModeTree.perfect(8), 2, 3)
     vector = torch.randn(sum(rows * columns for rows, columns in shape.weights), dtype=torch.float64)

@@ -43,6 +43,23 @@ def test_losses_of_several_steps_are_tensors_of_their_own(name):
     assert ours() > first
 
 
+def test_squares_are_of_double_precision():
+    tensor = torch.tensor([2e19, 0.0, 0.0, 0.0])  # the square is beyond the range of float32, a quarter of it is not
+    found = MaskedLoss(Loss(), Entries((4,), torch.arange(4)), torch.zeros(4), tensor, torch.empty(4))()
+    assert found.item() == pytest.approx(1e38)
+
+
+def test_losses_of_ones_own_are_asked():
+    class Twice(Loss):
+        def __call__(self, residual, samples=None, out=None):
+            value, slope = super().__call__(residual, samples)
+            return 2 * value, torch.mul(slope, 2, out=out)
+
+    slope = torch.empty(4)
+    assert MaskedLoss(Twice(), Entries((4,), torch.arange(4)), torch.zeros(4), torch.ones(4), slope)() == 2.0
+    assert slope.tolist() == [1.0] * 4
+
+
 @pytest.mark.parametrize("way", ["compiled", "torch"])
 @pytest.mark.parametrize("place", [0, 2], ids=["observed", "not observed"])
 @pytest.mark.parametrize("name", ["l2", "l1", "huber"])

@@ -121,6 +121,7 @@ MOVES = {
     "another objective": lambda htf, problem: Objective(htf, problem, Loss()),
     "assigned": lambda htf, problem: htf.load_state_dict({name: tensor.clone() for name, tensor in htf.state_dict().items()}, assign=True),
     "float": lambda htf, problem: htf.float(),
+    "turned": lambda htf, problem: setattr(htf.weight_list()[4], "data", htf.weight_list()[4].data.t()),  # at the same place
 }
 
 
