@@ -26,7 +26,7 @@ _BLOCK_ROWS = 256  # so many a thread
 _CACHE_LINE = 64
 
 
-Kernel = Callable[..., Tensor]  # computes an operation from views of its factors, into a third argument where one is given
+Kernel = Callable[..., Tensor]  # computes an operation from views of its factors, into ``out`` where it is given
 Reader = Callable[[Sequence[Any]], Tensor]
 Steps = tuple[tuple[Kernel, Reader, Reader, Sizes], ...]  # of every operation also the readers of its factors, and the slots dead after it
 Factor = tuple[Sizes, Sizes]  # shape and strides of a view
@@ -79,7 +79,7 @@ def run(steps: Steps, slots: list[Any], *, out: Tensor | None = None, keep: bool
     """
     last = len(steps) - 1
     for place, (compute, read_left, read_right, dead) in enumerate(steps):
-        slots.append(compute(read_left(slots), read_right(slots), out if place == last else None))
+        slots.append(compute(read_left(slots), read_right(slots), out=out if place == last else None))
         if not keep:
             for slot in dead:
                 slots[slot] = None
@@ -88,7 +88,7 @@ def run(steps: Steps, slots: list[Any], *, out: Tensor | None = None, keep: bool
 def kernel(operation: Operation, dtype: torch.dtype, *, cpu: bool, reusable: bool = False) -> Kernel:
     """The function that computes an operation from views of its factors, as :func:`factors` gives them.
 
-    Its result is contiguous, but for a third argument, into which it is written, which may have other strides.
+    Its result is contiguous, but for a third argument ``out``, into which it is written, which may have other strides.
 
     Args:
         operation: The operation.
@@ -133,13 +133,12 @@ def factors(operation: Operation) -> tuple[Factor, Factor]:
 
 def _product(operation: Operation, *, huge: bool, blocked: bool) -> Kernel:
     result = operation.result
-    multiply = torch.mm if len(result) == 2 else torch.bmm
+    multiply: Kernel = torch.mm if len(result) == 2 else torch.bmm
+    if not huge and not blocked:
+        return multiply
 
     def compute(first: Tensor, second: Tensor, out: Tensor | None = None) -> Tensor:
-        if out is None:
-            if not huge and not blocked:
-                return multiply(first, second)
-            out = empty(result, first)
+        out = empty(result, first) if out is None else out
         if not blocked:
             return multiply(first, second, out=out)
         rows = _BLOCK_ROWS * torch.get_num_threads()

@@ -159,4 +159,4 @@ def _call(placed: Placed, buffers: Sequence[Tensor]) -> Callable[[], object]:
     out = view(placed.result.buffer, placed.result.offset, operation.result, placed.strides)
     if operation.kind == "multiply" and (call := nest(operation, placed.strides, left, right, out)):
         return call
-    return partial(kernel(operation, left.dtype, cpu=left.device.type == "cpu"), left, right, out)
+    return partial(kernel(operation, left.dtype, cpu=left.device.type == "cpu"), left, right, out=out)

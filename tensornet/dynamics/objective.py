@@ -117,10 +117,11 @@ class Objective:
             >>> Objective.backward.__name__
             'backward'
         """
-        if not all(weight.is_set_to(place) for weight, place in zip(self.htf.weight_list(), self._places)):
+        if not all(map(Tensor.is_set_to, self.htf.weight_list(), self._places)):
             raise RuntimeError("the weights are no longer where the objective moved them; make a new one, and an optimizer of its vector")
         for weight, slope in self._trained:
-            weight.grad = slope
+            if weight.grad is not slope:
+                weight.grad = slope
         self.vector.grad = self._gradient
         return self._contracting() if self.way == "contract" else self._sweeping()
 
