@@ -151,9 +151,10 @@ TABLE = {
         lazy="matplotlib",
     ),
     "tensornet.cli.learning": Row("completion.completer completion.fitting distributed files.runs", "rich"),
+    "tensornet.cli.given": Row("contraction.execute files files.entries files.partial files.pictures files.tables", "numpy torch"),
     "tensornet.cli.complete": Row(
-        "checks arguments learning peers completion.completer completion.fitting completion.survey contraction.execute distributed files "
-        "files.entries files.objects files.partial files.pictures files.tables interrupts",
+        "checks arguments given learning peers completion.completer completion.fitting completion.survey distributed files "
+        "files.objects files.partial files.tables interrupts",
         "numpy rich torch",
     ),
     "tensornet.cli.verify": Row("arguments dynamics.theory.records dynamics.theory.statements", "rich"),
@@ -270,17 +271,8 @@ TABLE = {
     "cnn_reg.cli": Row("cli.arguments cli.commands data figure locality report runs sweep train"),
     "cnn_reg.__main__": Row("cli"),
 }
-SLOW = (
-    "matplotlib",
-    "tensorly",
-    "sklearn",
-    "PIL",
-    "pyarrow",
-    "rich",
-    "pandas",
-    "torchvision",
-    "numba",
-)  # never loaded by `import tensornet`
+# Never loaded by `import tensornet`.
+SLOW = ("matplotlib", "tensorly", "sklearn", "PIL", "pyarrow", "rich", "pandas", "torchvision", "numba")
 
 
 class Import(NamedTuple):

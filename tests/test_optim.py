@@ -50,8 +50,8 @@ def parameters_of(weights, dtype=None):
 
 
 def agree(parameters, weights, tolerance=1e-12):
-    for parameter, weight in zip(parameters, weights):
-        assert np.allclose(parameter.detach().numpy(), weight, rtol=tolerance, atol=tolerance)
+    pairs = zip(parameters, weights, strict=True)
+    return all(np.allclose(parameter.detach().numpy(), weight, rtol=tolerance, atol=tolerance) for parameter, weight in pairs)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.complex128])
@@ -60,7 +60,7 @@ def test_steps_are_those_of_the_paper(dtype, settings):
     weights, gradients = random_steps(0, dtype=dtype)
     parameters = parameters_of(weights)
     follow(GroupRMSprop(parameters, **settings), parameters, gradients)
-    agree(parameters, reference(weights, gradients, **settings))
+    assert agree(parameters, reference(weights, gradients, **settings))
 
 
 def test_the_pure_function_is_the_formula():
@@ -80,7 +80,7 @@ def test_other_precisions(dtype, tolerance):
     parameters = parameters_of(weights, dtype)
     follow(GroupRMSprop(parameters), parameters, gradients)
     found = [parameter.to(torch.complex128 if dtype.is_complex else torch.float64) for parameter in parameters]
-    agree(found, reference(weights, gradients), tolerance)
+    assert agree(found, reference(weights, gradients), tolerance)
 
 
 @pytest.mark.parametrize(("dtype", "size"), [(torch.float32, 1e25), (torch.complex64, 1e25), (torch.float16, 1e4), (torch.float32, 1e-30)])
@@ -125,7 +125,7 @@ def test_every_group_has_its_own_average_and_settings():
     follow(optimizer, parameters, gradients)
     for place, settings in enumerate(({"lr": 0.3, "eps": 1e-3}, {"beta": 0.5, "eps": 1e-3}, {"eps": 1.0})):
         alone = reference(weights[place : place + 1], [step[place : place + 1] for step in gradients], **settings)
-        agree(parameters[place : place + 1], alone)
+        assert agree(parameters[place : place + 1], alone)
 
 
 def test_parameters_without_a_gradient_stay_and_do_not_count():
@@ -134,9 +134,11 @@ def test_parameters_without_a_gradient_stay_and_do_not_count():
     optimizer = GroupRMSprop([{"params": parameters[:2]}, {"params": parameters[2:]}])
     follow(optimizer, parameters, [[first, None, None] for first, _, _ in gradients[:5]])
     follow(optimizer, parameters, gradients[5:])
-    agree(parameters[2:], reference(weights[2:], [step[2:] for step in gradients[5:]]))  # bias correction begins with its own first step
+    assert agree(
+        parameters[2:], reference(weights[2:], [step[2:] for step in gradients[5:]])
+    )  # bias correction begins with its own first step
     mixed = [[first, second if place >= 5 else 0 * second] for place, (first, second, _) in enumerate(gradients)]
-    agree(parameters[:2], reference(weights[:2], mixed))
+    assert agree(parameters[:2], reference(weights[:2], mixed))
 
 
 def test_zero_gradients_move_nothing():
@@ -163,7 +165,7 @@ def test_state_goes_on_in_another_optimizer(tmp_path, through, done):
     follow(optimizer, parameters, gradients[done:])
     follow(other, others, gradients[done:])
     assert all(torch.equal(first, second) for first, second in zip(parameters, others))
-    agree(parameters[:1], reference(weights[:1], [step[:1] for step in gradients], lr=0.3, beta=0.9))
+    assert agree(parameters[:1], reference(weights[:1], [step[:1] for step in gradients], lr=0.3, beta=0.9))
 
 
 @pytest.mark.parametrize("as_tensor", [False, True])

@@ -88,7 +88,7 @@ def run(steps: Steps, slots: list[Any], *, out: Tensor | None = None, keep: bool
 def kernel(operation: Operation, dtype: torch.dtype, *, cpu: bool, reusable: bool = False) -> Kernel:
     """The function that computes an operation from views of its factors, as :func:`factors` gives them.
 
-    Its result is contiguous, but for a third argument ``out``, into which it is written, which may have other strides.
+    Its result is contiguous, or written into an argument ``out``, which may have other strides.
 
     Args:
         operation: The operation.

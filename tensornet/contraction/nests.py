@@ -12,7 +12,7 @@ from torch import Tensor
 from tensornet.compiled import SMALL, CompiledCall, compilable
 from tensornet.contraction.lowering import Operation, Sizes
 
-_SMALL_COPIES = 1 << 15  # of results as large as the loops, which two threads write in less time
+_SMALL_UNSUMMED = 1 << 15  # the same without sums: results as large as the loops, which two threads write in less time
 _MOST_TERMS = 512  # of a sum, which is added up in the numbers' own precision
 _KEPT, _SUMMED = 3, 2  # axes of the loops besides the innermost one
 
@@ -41,7 +41,7 @@ def nest(operation: Operation, strides: Sizes, left: Tensor, right: Tensor, out:
     """
     sizes = [0 if 0 in pair else max(pair) for pair in zip(operation.left_view, operation.right_view)]
     terms = math.prod(sizes[axis] for axis in operation.summed)
-    largest = SMALL if operation.summed else _SMALL_COPIES
+    largest = SMALL if operation.summed else _SMALL_UNSUMMED
     if not compilable(left) or not 0 < math.prod(sizes) <= largest or terms > _MOST_TERMS:
         return None
     axes = _axes(operation, strides)

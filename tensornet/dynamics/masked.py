@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -11,8 +12,6 @@ from torch.autograd.graph import increment_version
 from tensornet.compiled import SMALL, CompiledCall, compilable
 from tensornet.dynamics.losses import Loss
 from tensornet.dynamics.observations import Entries
-
-_CODES = {"l2": 0, "l1": 1, "huber": 2}  # of compiled losses
 
 
 class MaskedLoss:
@@ -42,12 +41,12 @@ class MaskedLoss:
         self._mask = entries.adjoint(torch.ones_like(values)).view(-1)
         self._negative = entries.adjoint(values.neg()).view(-1)
         self._compiled: CompiledCall | None = None
-        plain = type(loss) is Loss and loss.name in _CODES and values.dtype == tensor.dtype
+        plain = type(loss) is Loss and values.dtype == tensor.dtype
         if plain and compilable(tensor) and tensor.numel() <= SMALL:
             self._total = values.new_empty(())
-            settings = (tensor.numel(), _CODES[loss.name], float(loss.delta), loss.share(self._count))
             memory = (self._tensor, self._mask, self._negative, self._slope, self._total)
-            self._compiled = CompiledCall(masked_loss, *memory, *settings)
+            further = (float(loss.delta),) if loss.name == "huber" else ()
+            self._compiled = CompiledCall(_LOOPS[loss.name], *memory, tensor.numel(), loss.share(self._count), *further)
 
     def __call__(self) -> Tensor:
         """The loss, a tensor without axes; its derivative is written to where it was to be."""
@@ -59,41 +58,35 @@ class MaskedLoss:
         return self._loss(residual, self._count, out=self._slope)[0]
 
 
-def masked_loss(tensor: Any, mask: Any, negative: Any, slope: Any, total: Any, size: int, loss: int, delta: float, share: float) -> None:
-    """The same in one pass, in double precision.
+# Of all entries; 1 for those that are observed and 0 for others; minus what is observed. Derivative and loss are written to the next two.
 
-    Args:
-        tensor: All entries.
-        mask: 1 for observed entries, 0 for others.
-        negative: Minus what is observed, 0 for others.
-        slope: Where the derivative is written.
-        total: Where the loss is written.
-        size: Number of entries.
-        loss: Which loss: 0 for squares, 1 for magnitudes, 2 for Huber's.
-        delta: Of Huber's loss.
-        share: Factor of every entry's loss.
 
-    Example:
-        >>> slope, total = [0.0], [0.0]
-        >>> masked_loss([3.0], [1.0], [-1.0], slope, total, 1, 0, 1.0, 1.0)
-        >>> slope, total
-        ([4.0], [4.0])
-    """
+def _squares(tensor: Any, mask: Any, negative: Any, slope: Any, total: Any, size: int, share: float) -> None:
     found = 0.0
-    if loss == 0:
-        for place in range(size):
-            residual = 1.0 * (negative[place] + tensor[place] * mask[place])  # in double precision from here on
-            slope[place] = residual * (2 * share)
-            found += residual * residual
-    elif loss == 1:
-        for place in range(size):
-            residual = 1.0 * (negative[place] + tensor[place] * mask[place])
-            slope[place] = share * ((residual > 0) - (residual < 0))
-            found += abs(residual)
-    else:
-        for place in range(size):
-            residual = 1.0 * (negative[place] + tensor[place] * mask[place])
-            near = min(max(residual, -delta), delta)
-            slope[place] = near * share
-            found += near * (residual - near / 2)
+    for place in range(size):
+        residual = 1.0 * (negative[place] + tensor[place] * mask[place])  # in double precision from here on
+        slope[place] = residual * (2 * share)
+        found += residual * residual
     total[0] = found * share
+
+
+def _magnitudes(tensor: Any, mask: Any, negative: Any, slope: Any, total: Any, size: int, share: float) -> None:
+    found = 0.0
+    for place in range(size):
+        residual = 1.0 * (negative[place] + tensor[place] * mask[place])
+        slope[place] = share * ((residual > 0) - (residual < 0))
+        found += abs(residual)
+    total[0] = found * share
+
+
+def _huber(tensor: Any, mask: Any, negative: Any, slope: Any, total: Any, size: int, share: float, delta: float) -> None:
+    found = 0.0
+    for place in range(size):
+        residual = 1.0 * (negative[place] + tensor[place] * mask[place])
+        near = min(max(residual, -delta), delta)
+        slope[place] = near * share
+        found += near * (residual - near / 2)
+    total[0] = found * share
+
+
+_LOOPS: Mapping[str, Callable[..., None]] = {"l2": _squares, "l1": _magnitudes, "huber": _huber}

@@ -97,7 +97,7 @@ class TestComplete:
     def test_pixels_are_held_out_with_all_their_channels(self, folder, monkeypatch):
         given, fit = {}, TensorCompleter.fit
         monkeypatch.setattr(TensorCompleter, "fit", lambda *args, **options: given.update(args=args, **options) or fit(*args, **options))
-        monkeypatch.setattr(complete, "photograph", lambda: PICTURE.astype(float))
+        monkeypatch.setattr("tensornet.cli.given.photograph", lambda: PICTURE.astype(float))
         assert call("complete", "--out", "photograph.png", "--fraction", "0.9", "--no-peers", *QUICK) == 0
         places = [{tuple(index) for index in indices[:, :2].tolist()} for indices in (given["args"][1], given["held_out"][0])]
         assert not places[0] & places[1]
@@ -105,7 +105,7 @@ class TestComplete:
 
     @pytest.mark.parametrize("peer", [True, False])
     def test_the_photograph_beside_tensorly(self, peer, folder, monkeypatch, capsys):
-        monkeypatch.setattr(complete, "photograph", lambda: PICTURE.astype(float))
+        monkeypatch.setattr("tensornet.cli.given.photograph", lambda: PICTURE.astype(float))
         monkeypatch.setattr(peers, "ITERATIONS", 2)
         assert call("complete", "--out", "photograph.png", *QUICK, *(() if peer else ("--no-peers",))) == 0
         shown = capsys.readouterr().out

@@ -113,7 +113,7 @@ def test_large_tensors_and_other_numbers_are_left_to_torch(monkeypatch):
     out = torch.empty(3, 4, dtype=torch.float64)
     assert nest(made, (4, 1), left, right, out) is not None
     assert nest(made, (4, 1), left.to(torch.bfloat16), right.to(torch.bfloat16), out.to(torch.bfloat16)) is None
-    monkeypatch.setattr(nests, "_SMALL_COPIES", 11)
+    monkeypatch.setattr(nests, "_SMALL_UNSUMMED", 11)
     assert nest(made, (4, 1), left, right, out) is None
     summed, left, right = operation(np.random.default_rng(0), (3, 4), summed=(0,))
     assert nest(summed, (1,), left, right, out) is not None
