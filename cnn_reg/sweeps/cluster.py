@@ -125,6 +125,7 @@ def _execute(jobs: Sequence[Job], stopping: Callable[[], bool], submit: Callable
                 time.sleep(LOOK)
             for waiting in running:
                 ray.cancel(waiting)
+            ray.wait(list(running), num_returns=len(running), timeout=PATIENCE)  # one that is just beginning must still find the file
         stop.unlink(missing_ok=True)
 
 

@@ -108,7 +108,10 @@ class Stub:
         self.asked = asked
         return lambda _: SimpleNamespace(remote=lambda job, *_: job.folder.name)
 
-    def wait(self, references: list[str], timeout: float) -> tuple[list[str], list[str]]:
+    def wait(self, references: list[str], timeout: float, num_returns: int = 1) -> tuple[list[str], list[str]]:
+        if self.cancelled:
+            self.ending(num_returns)
+            return references, []
         time.sleep(timeout / 10)
         return [], references
 
@@ -130,7 +133,8 @@ def stub(monkeypatch):
 
 
 def test_runs_that_wait_for_resources_do_not_hold_up_the_end(stub, tmp_path):
-    ray, jobs, begun = stub(), make_jobs(tmp_path, seeds=2), []
+    ray, jobs, begun, ended = stub(), make_jobs(tmp_path, seeds=2), [], []
+    ray.ending = lambda count: ended.append((count, len(list(tmp_path.glob(".stop-*")))))
     jobs[0].folder.mkdir(parents=True)
     lock = FileLock(jobs[0].folder / LOCK, thread_local=False)
     lock.acquire()  # this one goes on, for a while
@@ -145,6 +149,7 @@ def test_runs_that_wait_for_resources_do_not_hold_up_the_end(stub, tmp_path):
         assert list(execute(jobs, stopping)) == []
     assert len(begun) == 6
     assert sorted(ray.cancelled) == sorted(job.folder.name for job in jobs)
+    assert ended == [(2, 1)], "a run that is just beginning finds no file any more that tells it to stop"
     assert not list(tmp_path.glob(".stop-*"))
 
 
